@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+// Tessera's own checkpoint file: parallel HDF5 with one global dataset per parameter and per optimizer
+// state, whatever the grid. The contract is modules/checkpoint/FORMAT.md.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "tessera/checkpoint/source.hpp"
+
+namespace tessera::checkpoint {
+
+/// Where a training run stands; empty (step 0, no optimizer) in an imported model.
+struct TrainingState {
+  std::int64_t step = 0;            ///< optimizer steps done
+  std::int64_t optimizer_steps = 0; ///< Adam's bias-correction count (dropped steps excluded)
+  std::int64_t data_position = 0;   ///< sequences consumed
+  std::uint64_t seed = 0;           ///< of sampling
+  std::string optimizer;            ///< "adamw", "sgd" or "" for weights alone
+  std::string training_json;        ///< the run's own record (schedule, lengths), verbatim; may be empty
+};
+
+/// One dataset to be: /<group>/<parameter.name>, in the parameter's natural shape.
+struct DatasetSpec {
+  std::string group;  ///< "parameters", "optimizer/exp_avg", "optimizer/exp_avg_sq"
+  const Parameter* parameter = nullptr;
+  Dtype dtype = Dtype::f32;  ///< f32, bf16, f16 or f64
+};
+
+/// Small files kept verbatim: name -> content (config.json, tokenizer.json, ...).
+using EmbeddedFiles = std::map<std::string, std::string>;
+
+struct SaveOptions {
+  bool collective = true;  ///< collective transfers; else independent ones
+};
+
+/// Writes a checkpoint under a temporary name and renames it when all of it is on disk. An unfinished
+/// writer leaves the previous checkpoint untouched; its temporary file is removed by the next save.
+class Hdf5Writer {
+ public:
+  /// Checks free space, creates the file and all datasets (allocated, not filled).
+  /// collective over world; errors are agreed.
+  Hdf5Writer(const comm::Communicator& world, std::filesystem::path path,
+             std::span<const DatasetSpec> datasets, const TrainingState& state, const EmbeddedFiles& files,
+             SaveOptions options = {});
+  ~Hdf5Writer();
+
+  /// Writes this rank's slices of one unit, narrowed from f32 to each dataset's dtype. `parameters`: all
+  /// of the unit, the same on all ranks; `slices`: this rank's. collective over world; errors are agreed.
+  void write(const std::string& group, std::span<const Parameter> parameters,
+             std::span<const Slice> slices, std::span<const float> shard);
+  /// Flushes, fsyncs, renames, fsyncs the directory. collective over world; errors are agreed.
+  void commit();
+
+  std::int64_t written_bytes() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// A Tessera file as a Source, with what only it has.
+class Hdf5Source : public Source {
+ public:
+  /// collective over world; errors are agreed. Refuses files of a newer format version.
+  static std::unique_ptr<Hdf5Source> open(const comm::Communicator& world, const std::filesystem::path& path);
+  ~Hdf5Source() override;
+
+  const TrainingState& state() const { return state_; }
+  const EmbeddedFiles& files() const { return files_; }
+  Shape stored_shape(const Parameter& parameter) const override { return parameter.shape; }
+  const char* kind() const override { return "Tessera file"; }
+  LoadReport load(const comm::ProcessGrid& grid, std::span<const Parameter> parameters,
+                  std::span<const Slice> slices, std::span<float> shard,
+                  const LoadOptions& options) override;
+  /// The same for optimizer states: group as in DatasetSpec. Throws Error::keys (agreed) if absent.
+  LoadReport load_group(const comm::ProcessGrid& grid, const std::string& group,
+                        std::span<const Parameter> parameters, std::span<const Slice> slices,
+                        std::span<float> shard, const LoadOptions& options);
+
+ private:
+  Hdf5Source() = default;
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+  TrainingState state_;
+  EmbeddedFiles files_;
+};
+
+}  // namespace tessera::checkpoint

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+// A checkpoint to read from: a Hugging Face directory or a Tessera HDF5 file, behind one interface.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/dtype.hpp"
+#include "base/parameter.hpp"
+#include "comm/process_grid.hpp"
+
+namespace tessera::checkpoint {
+
+/// One tensor as the checkpoint has it.
+struct TensorInfo {
+  std::string name;
+  Dtype dtype = Dtype::f32;
+  Shape shape;               ///< as stored in this file
+  std::string file;          ///< file that holds it, relative to the checkpoint
+  std::int64_t bytes() const { return num_elements(shape) * std::int64_t(size_of(dtype)); }
+};
+
+struct LoadOptions {
+  std::int64_t buffer_bytes = 16 << 20;  ///< bound of the staging memory of one rank [bytes]
+  bool collective = true;                ///< HDF5: collective transfers; else independent ones
+};
+
+/// What a load moved on this rank.
+struct LoadReport {
+  std::int64_t planned_bytes = 0;    ///< by the read plan, before reading
+  std::int64_t read_bytes = 0;       ///< read from files
+  std::int64_t exchanged_bytes = 0;  ///< received from ranks of the replica group (transposed tensors)
+  std::int64_t peak_buffer_bytes = 0;///< staging memory in use at most, <= LoadOptions::buffer_bytes
+  LoadReport& operator+=(const LoadReport& other);
+};
+
+class Source {
+ public:
+  /// Opens a directory (config.json and safetensors) or a Tessera file; reads headers only, once per job,
+  /// and gives all ranks the same view. collective over world; errors are agreed.
+  static std::unique_ptr<Source> open(const comm::Communicator& world, const std::filesystem::path& path);
+  virtual ~Source() = default;
+
+  const std::filesystem::path& path() const { return path_; }
+  const std::string& config_json() const { return config_json_; }      ///< verbatim
+  const std::vector<TensorInfo>& tensors() const { return tensors_; }  ///< sorted by name
+  /// The tensor of that name or null. local.
+  const TensorInfo* find(const std::string& name) const;
+  /// Shape that this kind of checkpoint has for `parameter` (Hugging Face stores some transposed).
+  virtual Shape stored_shape(const Parameter& parameter) const = 0;
+  /// "Hugging Face directory" or "Tessera file", for messages.
+  virtual const char* kind() const = 0;
+
+  /// Reads `slices` (this rank's, of one unit; the ranks' slices are disjoint) widened to f32 into
+  /// shard[slice.shard_offset ...]. Host memory. collective over grid.world(): all ranks pass slices of
+  /// the same parameters in the same order or none of them; errors are agreed.
+  virtual LoadReport load(const comm::ProcessGrid& grid, std::span<const Parameter> parameters,
+                          std::span<const Slice> slices, std::span<float> shard,
+                          const LoadOptions& options) = 0;
+
+ protected:
+  std::filesystem::path path_;
+  std::string config_json_;
+  std::vector<TensorInfo> tensors_;
+};
+
+}  // namespace tessera::checkpoint

@@ -1,0 +1,36 @@
+# Every package that Tessera stands on, as imported targets.
+if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "Debug, Release, RelWithDebInfo" FORCE)
+endif()
+
+find_package(Threads REQUIRED)
+find_package(MPI 3.1 REQUIRED COMPONENTS C CXX)
+
+set(HDF5_PREFER_PARALLEL ON)
+find_package(HDF5 REQUIRED COMPONENTS C)
+if(NOT HDF5_IS_PARALLEL)
+  message(FATAL_ERROR "HDF5 ${HDF5_VERSION} was built without MPI (Tessera reads and writes in parallel); "
+                      "install libhdf5-openmpi-dev or set HDF5_ROOT to a parallel build")
+endif()
+
+find_package(Kokkos REQUIRED CONFIG)
+# Debian's Kokkos 3.4.1 names an include directory that does not exist.
+get_target_property(kokkos_include Kokkos::kokkos INTERFACE_INCLUDE_DIRECTORIES)
+foreach(directory IN LISTS kokkos_include)
+  if(NOT directory MATCHES "^\\$<" AND NOT EXISTS "${directory}")
+    set_target_properties(Kokkos::kokkos PROPERTIES
+      INTERFACE_INCLUDE_DIRECTORIES "${Kokkos_INCLUDE_DIRS}"
+      INTERFACE_SYSTEM_INCLUDE_DIRECTORIES "${Kokkos_INCLUDE_DIRS}")
+  endif()
+endforeach()
+
+find_package(dnnl REQUIRED CONFIG)
+find_package(fmt REQUIRED CONFIG)
+find_package(spdlog REQUIRED CONFIG)
+find_package(nlohmann_json REQUIRED CONFIG)
+if(TESSERA_APPS)
+  find_package(CLI11 REQUIRED CONFIG)
+endif()
+if(TESSERA_TESTS)
+  find_package(Catch2 REQUIRED CONFIG)
+endif()

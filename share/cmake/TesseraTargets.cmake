@@ -1,0 +1,44 @@
+# tessera_library(<name> SOURCES a.cpp ... [PUBLIC targets] [PRIVATE targets])
+# One library per folder, named tessera_<name> with the alias tessera::<name>. Headers of src/ are included
+# as "<folder>/x.hpp", those of modules/ as <tessera/<module>/x.hpp>.
+add_library(tessera_options INTERFACE)
+target_compile_features(tessera_options INTERFACE cxx_std_20)
+target_compile_options(tessera_options INTERFACE -Wall -Wextra -Wno-unknown-pragmas
+  $<$<BOOL:${TESSERA_WERROR}>:-Werror> $<$<BOOL:${TESSERA_NATIVE}>:-march=native>)
+
+function(tessera_library name)
+  cmake_parse_arguments(arg "" "" "SOURCES;PUBLIC;PRIVATE" ${ARGN})
+  add_library(tessera_${name} ${arg_SOURCES})
+  add_library(tessera::${name} ALIAS tessera_${name})
+  target_include_directories(tessera_${name} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/src>)
+  if(IS_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR}/include)
+    target_include_directories(tessera_${name} PUBLIC $<BUILD_INTERFACE:${CMAKE_CURRENT_SOURCE_DIR}/include>)
+  endif()
+  target_link_libraries(tessera_${name} PUBLIC ${arg_PUBLIC}
+    PRIVATE ${arg_PRIVATE} $<BUILD_INTERFACE:tessera_options>)
+  target_compile_features(tessera_${name} PUBLIC cxx_std_20)
+  set_target_properties(tessera_${name} PROPERTIES POSITION_INDEPENDENT_CODE ON EXPORT_NAME ${name})
+endfunction()
+
+# tessera_add_test(<area> <topic> NP 1 2 ... [LIBRARIES targets] [TIMEOUT seconds] [LABELS ...])
+# Builds tests/<area>/<topic>.test.cpp and registers <area>/<topic>:np<n> under mpiexec for each n.
+function(tessera_add_test area topic)
+  cmake_parse_arguments(arg "" "TIMEOUT" "NP;LIBRARIES;LABELS" ${ARGN})
+  if(NOT arg_TIMEOUT)
+    set(arg_TIMEOUT 60)
+  endif()
+  set(target test_${area}_${topic})
+  add_executable(${target} ${topic}.test.cpp)
+  target_link_libraries(${target} PRIVATE tessera_test_support ${arg_LIBRARIES} tessera_options)
+  foreach(np IN LISTS arg_NP)
+    tessera_register_test(${area}/${topic}:np${np} ${np} ${arg_TIMEOUT} "${area};np${np};${arg_LABELS}"
+      $<TARGET_FILE:${target}>)
+  endforeach()
+endfunction()
+
+# tessera_register_test(<name> <np> <timeout> <labels> command...): one ctest entry under mpiexec.
+function(tessera_register_test name np timeout labels)
+  add_test(NAME ${name} COMMAND ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} ${np} ${MPIEXEC_PREFLAGS} ${ARGN})
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${timeout} PROCESSORS ${np} LABELS "${labels}"
+    ENVIRONMENT "OMP_NUM_THREADS=1;OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMPI_MCA_rmaps_base_oversubscribe=1;OMPI_MCA_mpi_yield_when_idle=1;OMPI_MCA_hwloc_base_binding_policy=none;OMPI_MCA_btl_vader_single_copy_mechanism=none;TESSERA_CHECKED=1")
+endfunction()

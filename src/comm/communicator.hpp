@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+// A named group of ranks that owns its duplicate of an MPI_Comm. Every collective names its call site,
+// waits with a deadline and yields the core while it waits; in checked mode the ranks compare what
+// they are about to do before they do it.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <mpi.h>
+
+#include "base/dtype.hpp"
+#include "base/error.hpp"
+
+namespace tessera::comm {
+
+enum class ReduceOp { sum, max, min };
+
+/// How a communicator waits and whether it checks; the same on all its ranks.
+struct CommunicatorOptions {
+  std::chrono::milliseconds deadline = std::chrono::minutes(10);  ///< of every single wait
+  bool checked = false;  ///< compare each collective (operation, dtype, count, name) across ranks first
+};
+
+/// Bytes that this rank passed to collectives of one communicator, by the logical volume formulas:
+/// what it received from others.
+struct Traffic {
+  std::int64_t all_gather_bytes = 0;
+  std::int64_t reduce_scatter_bytes = 0;
+  std::int64_t all_to_all_bytes = 0;
+  std::int64_t all_reduce_bytes = 0;
+};
+
+class Collectives;  // the backend: collectives.hpp
+
+/// An operation in flight. wait() completes it, with the communicator's deadline. Destroying an
+/// unfinished request is a contract violation (MPI still owns the buffers).
+class Request {
+ public:
+  Request();
+  explicit Request(std::function<void()> wait);
+  Request(Request&&) noexcept;
+  Request& operator=(Request&&) noexcept;
+  ~Request();
+
+  bool pending() const { return static_cast<bool>(wait_); }
+  /// Completes the operation; a second call does nothing. Throws Error::communication past the deadline.
+  void wait();
+
+ private:
+  std::function<void()> wait_;
+};
+
+class Communicator {
+ public:
+  /// Duplicates `parent` and sets MPI_ERRORS_RETURN on the duplicate. collective over parent.
+  Communicator(MPI_Comm parent, std::string name, CommunicatorOptions options = {});
+  /// Takes over a communicator that has just been split; it is freed with this object.
+  static Communicator adopt(MPI_Comm own, std::string name, CommunicatorOptions options);
+  Communicator(Communicator&&) noexcept;
+  Communicator& operator=(Communicator&&) noexcept;
+  ~Communicator();
+
+  int rank() const { return rank_; }
+  int size() const { return size_; }
+  const std::string& name() const { return name_; }
+  MPI_Comm mpi() const { return mpi_; }  ///< for HDF5's MPI driver; stays owned by this object
+  const CommunicatorOptions& options() const { return options_; }
+  const Traffic& traffic() const { return traffic_; }
+  /// Ranks of this group in the numbering of the communicator it was split from last (world).
+  const std::vector<int>& world_ranks() const { return world_ranks_; }
+
+  /// Ranks with equal colour form a new communicator, ordered by this one's ranks. collective.
+  Communicator split(int colour, std::string name) const;
+  /// The ranks that share this rank's node. collective.
+  Communicator split_node(std::string name) const;
+
+  // All below: collective over this communicator, the same order on all ranks. Buffers are host
+  // memory of this rank (or device memory with a GPU-aware MPI); counts are elements. `what` names
+  // the call in errors. T: float, double, bf16, int32_t, int64_t, uint64_t, uint8_t, char, byte.
+
+  void barrier(std::string_view what) const;
+
+  template <class T>
+  void broadcast(std::string_view what, std::span<T> data, int root) const {
+    broadcast_raw(what, data.data(), as_count(data.size()), dtype_of<T>, root);
+  }
+  /// A string of any length from root. collective.
+  std::string broadcast_string(std::string_view what, std::string text, int root) const;
+
+  template <class T>
+  void all_reduce(std::string_view what, std::span<T> data, ReduceOp op) const {
+    all_reduce_raw(what, data.data(), as_count(data.size()), dtype_of<T>, op);
+  }
+  template <class T>
+  T all_reduce_value(std::string_view what, T value, ReduceOp op) const {
+    all_reduce(what, std::span<T>(&value, 1), op);
+    return value;
+  }
+
+  /// all.size() == mine.size() * size(); `mine` may be this rank's part of `all` (in place).
+  template <class T>
+  void all_gather(std::string_view what, std::span<const T> mine, std::span<T> all) const {
+    start_all_gather(what, mine, all).wait();
+  }
+  /// Non-blocking all_gather; both buffers stay untouched until wait() returns.
+  template <class T>
+  Request start_all_gather(std::string_view what, std::span<const T> mine, std::span<T> all) const {
+    return start_all_gather_raw(what, mine.data(), as_count(mine.size()), all.data(),
+                                as_count(all.size()), dtype_of<T>);
+  }
+  /// One value of each rank, in rank order.
+  template <class T>
+  std::vector<T> all_gather_value(std::string_view what, T value) const {
+    std::vector<T> all(static_cast<std::size_t>(size_));
+    all_gather(what, std::span<const T>(&value, 1), std::span<T>(all));
+    return all;
+  }
+
+  /// Sums `all` over the ranks; this rank receives block rank() of `all.size() / size()` elements.
+  /// `mine` may not overlap `all`.
+  template <class T>
+  void reduce_scatter(std::string_view what, std::span<const T> all, std::span<T> mine) const {
+    start_reduce_scatter(what, all, mine).wait();
+  }
+  template <class T>
+  Request start_reduce_scatter(std::string_view what, std::span<const T> all, std::span<T> mine) const {
+    return start_reduce_scatter_raw(what, all.data(), as_count(all.size()), mine.data(),
+                                    as_count(mine.size()), dtype_of<T>);
+  }
+
+  /// Equal blocks: block r of `send` goes to rank r, block r of `receive` comes from it.
+  template <class T>
+  void all_to_all(std::string_view what, std::span<const T> send, std::span<T> receive) const {
+    all_to_all_raw(what, send.data(), as_count(send.size()), receive.data(), as_count(receive.size()),
+                   dtype_of<T>);
+  }
+  /// Blocks of any length, laid out one after the other in rank order. Counts are elements and must
+  /// agree pairwise; zero is allowed everywhere.
+  template <class T>
+  void all_to_all_v(std::string_view what, std::span<const T> send,
+                    std::span<const std::int64_t> send_counts, std::span<T> receive,
+                    std::span<const std::int64_t> receive_counts) const {
+    start_all_to_all_v(what, send, send_counts, receive, receive_counts).wait();
+  }
+  template <class T>
+  Request start_all_to_all_v(std::string_view what, std::span<const T> send,
+                             std::span<const std::int64_t> send_counts, std::span<T> receive,
+                             std::span<const std::int64_t> receive_counts) const {
+    return start_all_to_all_v_raw(what, send.data(), send_counts, receive.data(), receive_counts,
+                                  dtype_of<T>);
+  }
+
+ private:
+  Communicator() = default;
+  static std::int64_t as_count(std::size_t n) { return static_cast<std::int64_t>(n); }
+
+  void broadcast_raw(std::string_view what, void* data, std::int64_t count, Dtype dtype, int root) const;
+  void all_reduce_raw(std::string_view what, void* data, std::int64_t count, Dtype dtype, ReduceOp op) const;
+  Request start_all_gather_raw(std::string_view what, const void* mine, std::int64_t count, void* all,
+                               std::int64_t all_count, Dtype dtype) const;
+  Request start_reduce_scatter_raw(std::string_view what, const void* all, std::int64_t all_count,
+                                   void* mine, std::int64_t count, Dtype dtype) const;
+  void all_to_all_raw(std::string_view what, const void* send, std::int64_t send_count, void* receive,
+                      std::int64_t receive_count, Dtype dtype) const;
+  Request start_all_to_all_v_raw(std::string_view what, const void* send,
+                                 std::span<const std::int64_t> send_counts, void* receive,
+                                 std::span<const std::int64_t> receive_counts, Dtype dtype) const;
+
+  MPI_Comm mpi_ = MPI_COMM_NULL;
+  int rank_ = 0;
+  int size_ = 1;
+  std::string name_;
+  CommunicatorOptions options_;
+  std::vector<int> world_ranks_;
+  std::shared_ptr<Collectives> collectives_;
+  mutable Traffic traffic_;
+};
+
+}  // namespace tessera::comm

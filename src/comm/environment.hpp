@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// MPI and Kokkos for the life of a program: adopts what its host started, starts and stops the rest.
+#pragma once
+
+#include <string>
+
+#include <mpi.h>
+
+namespace tessera::comm {
+
+struct EnvironmentOptions {
+  /// Lowest MPI thread level that will do; MPI_THREAD_MULTIPLE is asked for.
+  int required_thread_level = MPI_THREAD_FUNNELED;
+};
+
+/// One per process, first thing in main (or in the host code). It starts MPI and Kokkos unless they
+/// run already and ends only what it started. If it is destroyed while an exception unwinds, or after
+/// abandon(), it does not finalise (other ranks may hang in it): the app aborts the job instead.
+class Environment {
+ public:
+  /// Starts MPI if needed: chooses ROMIO for MPI-IO and yielding waits unless the user chose otherwise.
+  /// collective over MPI_COMM_WORLD if it starts MPI, else local.
+  /// Throws Error::usage if a running MPI has a thread level below the required one.
+  Environment(int& argc, char**& argv, EnvironmentOptions options = {});
+  ~Environment();
+  Environment(const Environment&) = delete;
+  Environment& operator=(const Environment&) = delete;
+
+  bool started_mpi() const { return started_mpi_; }
+  bool started_kokkos() const { return started_kokkos_; }
+  int thread_level() const { return thread_level_; }
+
+ private:
+  bool started_mpi_ = false;
+  bool started_kokkos_ = false;
+  int thread_level_ = 0;
+  int exceptions_at_start_ = 0;
+};
+
+/// Prints `message` once for the whole job (rank `speaker`) and ends all ranks with `code`. For apps.
+[[noreturn]] void abort_job(int code);
+
+}  // namespace tessera::comm

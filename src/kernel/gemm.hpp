@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// Matrix products: the one narrow interface through which every product goes. Backends: gemm_onednn.cpp
+// (host), gemm_reference.cpp (plain loops, the oracle); cuBLAS later.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "kernel/view.hpp"
+
+namespace tessera::kernel {
+
+/// A row-major matrix somewhere in Memory: element (i, j) at data[i * stride + j]. With
+/// `transposed` the product uses its transpose.
+template <class T>
+struct Operand {
+  T* data = nullptr;
+  std::int64_t rows = 0;    ///< as stored
+  std::int64_t cols = 0;    ///< as stored
+  std::int64_t stride = 0;  ///< elements between rows, >= cols
+  bool transposed = false;
+
+  std::int64_t op_rows() const { return transposed ? cols : rows; }
+  std::int64_t op_cols() const { return transposed ? rows : cols; }
+  Operand t() const { return {data, rows, cols, stride, !transposed}; }
+};
+
+/// A view as an operand. rows x cols, contiguous.
+template <class T>
+Operand<T> operand(const Matrix<T>& view) {
+  return {view.data(), static_cast<std::int64_t>(view.extent(0)), static_cast<std::int64_t>(view.extent(1)),
+          static_cast<std::int64_t>(view.extent(1))};
+}
+
+/// What happens to C's old content.
+enum class Into { overwrite, accumulate };
+
+/// C = op(A) op(B)  or  C += op(A) op(B).  Products and sums in f32. local; synchronous on `execution`.
+/// A [m, k] and B [k, n] after their transposition, both T in {float, bf16}; C [m, n] TC in {float, T},
+/// never transposed, not overlapping A or B. Any of m, n, k may be 0 (k = 0 gives zeros).
+template <class T, class TC>
+void gemm(const Execution& execution, Operand<const T> a, Operand<const T> b, Operand<TC> c,
+          Into into = Into::overwrite);
+
+/// `batch` products of equal shape; matrix i of an operand starts at data + i * batch_stride.
+template <class T, class TC>
+void gemm_batched(const Execution& execution, std::int64_t batch, Operand<const T> a,
+                  std::int64_t a_batch_stride, Operand<const T> b, std::int64_t b_batch_stride,
+                  Operand<TC> c, std::int64_t c_batch_stride, Into into = Into::overwrite);
+
+namespace reference {
+/// The same by plain loops with f64 sums. Host memory.
+template <class T, class TC>
+void gemm(Operand<const T> a, Operand<const T> b, Operand<TC> c, Into into = Into::overwrite);
+}  // namespace reference
+
+}  // namespace tessera::kernel

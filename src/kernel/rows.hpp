@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+// Operations on rows: bias, sums over rows, gathering and combining by index, conversion. The row
+// movements of dispatch and combine and of the embedding are made of these.
+#pragma once
+
+#include "kernel/view.hpp"
+
+namespace tessera::kernel {
+
+/// destination[i] = TD(source[i]). local.
+template <class TS, class TD>
+void convert(const Execution& execution, Vector<const TS> source, Vector<TD> destination);
+
+/// destination[i] += source[i], f32. local.
+void add(const Execution& execution, Vector<const float> source, Vector<float> destination);
+
+/// x[r, :] += bias[row_expert[r], :]. x [N, C] T, bias [E_l, C] T, row_expert [N] i32. local.
+template <class T>
+void add_row_bias(const Execution& execution, Vector<const std::int32_t> row_expert, Matrix<const T> bias,
+                  Matrix<T> x);
+
+/// x[r, :] += bias[:] for f32 x and T bias. local.
+template <class T>
+void add_bias(const Execution& execution, Vector<const T> bias, Matrix<float> x);
+
+/// sum[c] += sum over rows r of x[r, c], f32 sums in a fixed order. x [N, C] T, sum [C] f32. local.
+template <class T>
+void add_column_sums(const Execution& execution, Matrix<const T> x, Vector<float> sum);
+
+/// destination[r, :] = source[index[r], :]. index [N] i32; source rows T. local.
+template <class TS, class TD>
+void gather_rows(const Execution& execution, Matrix<const TS> source, Vector<const std::int32_t> index,
+                 Matrix<TD> destination);
+
+/// destination[index[r], :] = source[r, :]; index holds each row at most once. local.
+template <class T>
+void scatter_rows(const Execution& execution, Matrix<const T> source, Vector<const std::int32_t> index,
+                  Matrix<T> destination);
+
+/// destination[index[r], :] += source[r, :], f32, index with repetitions (embedding gradient). local.
+void scatter_add_rows(const Execution& execution, Matrix<const float> source, Vector<const std::int32_t> index,
+                      Matrix<float> destination);
+
+/// y[t, :] += sum over k of weight[t, k] * rows[slot[t, k], :]. y [T, H] f32, rows [N, H] T,
+/// slot [T, K] i32, weight [T, K] f32. local.
+template <class T>
+void combine_rows(const Execution& execution, Matrix<const T> rows, Matrix<const std::int32_t> slot,
+                  Matrix<const float> weight, Matrix<float> y);
+
+/// drows[slot[t, k], :] = weight[t, k] dy[t, :];  dweight[t, k] = <dy[t, :], rows[slot[t, k], :]>. local.
+template <class T>
+void combine_rows_backward(const Execution& execution, Matrix<const float> dy, Matrix<const T> rows,
+                           Matrix<const std::int32_t> slot, Matrix<const float> weight, Matrix<T> drows,
+                           Matrix<float> dweight);
+
+/// dx[t, :] += sum over k of rows[slot[t, k], :]: the way back of dispatch. dx [T, H] f32. local.
+template <class T>
+void sum_rows(const Execution& execution, Matrix<const T> rows, Matrix<const std::int32_t> slot,
+              Matrix<float> dx);
+
+/// Sum of squares in f64; NaN and infinity pass through. local.
+double sum_of_squares(const Execution& execution, Vector<const float> x);
+
+namespace reference {
+template <class T>
+void add_row_bias(Vector<const std::int32_t> row_expert, Matrix<const T> bias, Matrix<T> x);
+template <class T>
+void add_column_sums(Matrix<const T> x, Vector<float> sum);
+template <class TS, class TD>
+void gather_rows(Matrix<const TS> source, Vector<const std::int32_t> index, Matrix<TD> destination);
+template <class T>
+void scatter_rows(Matrix<const T> source, Vector<const std::int32_t> index, Matrix<T> destination);
+void scatter_add_rows(Matrix<const float> source, Vector<const std::int32_t> index, Matrix<float> destination);
+template <class T>
+void combine_rows(Matrix<const T> rows, Matrix<const std::int32_t> slot, Matrix<const float> weight,
+                  Matrix<float> y);
+template <class T>
+void combine_rows_backward(Matrix<const float> dy, Matrix<const T> rows, Matrix<const std::int32_t> slot,
+                           Matrix<const float> weight, Matrix<T> drows, Matrix<float> dweight);
+template <class T>
+void sum_rows(Matrix<const T> rows, Matrix<const std::int32_t> slot, Matrix<float> dx);
+}  // namespace reference
+
+}  // namespace tessera::kernel

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// Gated activations of expert MLPs. Rows belong to experts: row r adds bias[row_expert[r], :].
+#pragma once
+
+#include "kernel/view.hpp"
+
+namespace tessera::kernel {
+
+/// gpt-oss' clamped SwiGLU on interleaved columns: gate = even, up = odd.
+///   g' = min(g, limit), u' = clamp(u, -limit, limit), a = (u' + 1) g' sigmoid(alpha g')
+struct ClampedSwiglu {
+  float alpha = 1.702f;
+  float limit = 7.0f;
+};
+
+/// hidden [N, 2I] T gets bias added in place (kept for backward); activated [N, I] T. local.
+/// bias [E_l, 2I] T or empty; row_expert [N] i32 = local expert of each row.
+template <class T>
+void clamped_swiglu_forward(const Execution& execution, ClampedSwiglu options,
+                            Vector<const std::int32_t> row_expert, Matrix<const T> bias, Matrix<T> hidden,
+                            Matrix<T> activated);
+
+/// dhidden [N, 2I] T from dactivated [N, I] T and the biased hidden of the forward pass. local.
+template <class T>
+void clamped_swiglu_backward(const Execution& execution, ClampedSwiglu options, Matrix<const T> hidden,
+                             Matrix<const T> dactivated, Matrix<T> dhidden);
+
+namespace reference {
+template <class T>
+void clamped_swiglu_forward(ClampedSwiglu options, Vector<const std::int32_t> row_expert,
+                            Matrix<const T> bias, Matrix<T> hidden, Matrix<T> activated);
+template <class T>
+void clamped_swiglu_backward(ClampedSwiglu options, Matrix<const T> hidden, Matrix<const T> dactivated,
+                             Matrix<T> dhidden);
+}  // namespace reference
+
+}  // namespace tessera::kernel
