@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <tessera/zero3/flat_layout.hpp>
+
+namespace tessera::zero3 {
+namespace {
+
+std::int64_t round_up(std::int64_t n) {
+  return (n + flat_alignment - 1) / flat_alignment * flat_alignment;
+}
+
+}  // namespace
+
+FlatLayout::FlatLayout(const std::vector<Parameter>& parameters, ExpertRange experts,
+                       int group_size)
+    : experts_(experts), group_size_(group_size) {
+  std::int64_t end = 0;
+  for (const Parameter& parameter : parameters) {
+    const std::int64_t size = parameter.is_expert
+                                  ? parameter.size() / parameter.shape[0] * experts.count()
+                                  : parameter.size();
+    offsets_.push_back(end);
+    local_sizes_.push_back(size);
+    end = round_up(end + size);
+  }
+  shard_size_ = round_up((end + group_size - 1) / group_size);
+}
+
+std::vector<Slice> FlatLayout::slices(const std::vector<Parameter>& parameters,
+                                      int group_rank) const {
+  const std::int64_t shard_begin = group_rank * shard_size_;
+  const std::int64_t shard_end = shard_begin + shard_size_;
+  std::vector<Slice> slices;
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    const std::int64_t begin = std::max(shard_begin, offsets_[i]);
+    const std::int64_t end = std::min(shard_end, offsets_[i] + local_sizes_[i]);
+    if (begin >= end) continue;
+    const Parameter& parameter = parameters[i];
+    // Local experts are consecutive, so a local range is a global range moved by the first expert.
+    const std::int64_t origin =
+        parameter.is_expert ? parameter.size() / parameter.shape[0] * experts_.begin : 0;
+    const std::int64_t global_begin = origin + begin - offsets_[i];
+    slices.push_back({&parameter, global_begin, global_begin + (end - begin), begin - shard_begin});
+  }
+  return slices;
+}
+
+}  // namespace tessera::zero3

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// A ZeRO-3 unit: parameters that are gathered, used and released together. Holds this rank's shard
+// of the f32 master weights, of the gradient and of the optimizer's state.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "kernel/view.hpp"
+#include "tessera/zero3/flat_layout.hpp"
+#include "tessera/zero3/placement.hpp"
+
+namespace tessera::zero3 {
+
+/// A unit before it has memory: what the model asks for.
+struct UnitSpec {
+  std::string name;  ///< e.g. "layers.3.expert"
+  std::vector<Parameter> parameters;
+  Placement placement;
+};
+
+class Unit {
+ public:
+  /// Verifies the placement and allocates zeroed master and gradient shards.
+  /// collective over spec.placement.group().
+  explicit Unit(UnitSpec spec);
+
+  const std::string& name() const { return spec_.name; }
+  const std::vector<Parameter>& parameters() const { return spec_.parameters; }
+  const comm::Communicator& group() const { return spec_.placement.group(); }
+  const Placement& placement() const { return spec_.placement; }
+  const FlatLayout& layout() const { return layout_; }
+  const std::vector<Slice>& slices() const { return slices_; }  ///< of this rank
+
+  const kernel::Vector<float>& master() const { return master_; }  ///< [shard_size]
+  const kernel::Vector<float>& gradient() const {
+    return gradient_;
+  }  ///< [shard_size], summed over ranks
+  const kernel::Vector<float>& exp_avg() const { return exp_avg_; }  ///< [shard_size] or empty
+  const kernel::Vector<float>& exp_avg_sq() const { return exp_avg_sq_; }
+
+  /// Allocates zeroed Adam moments unless they are there. local.
+  void allocate_moments();
+
+ private:
+  UnitSpec spec_;
+  FlatLayout layout_;
+  std::vector<Slice> slices_;
+  kernel::Vector<float> master_;
+  kernel::Vector<float> gradient_;
+  kernel::Vector<float> exp_avg_;
+  kernel::Vector<float> exp_avg_sq_;
+};
+
+}  // namespace tessera::zero3
