@@ -1,19 +1,18 @@
 # Every package that Tessera stands on, as imported targets.
-if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
-  set(CMAKE_BUILD_TYPE Release CACHE STRING "Debug, Release, RelWithDebInfo" FORCE)
-endif()
-
 find_package(Threads REQUIRED)
 find_package(MPI 3.1 REQUIRED COMPONENTS C CXX)
 
 set(HDF5_PREFER_PARALLEL ON)
-find_package(HDF5 REQUIRED COMPONENTS C)
+find_package(HDF5 1.10 REQUIRED COMPONENTS C)
 if(NOT HDF5_IS_PARALLEL)
   message(FATAL_ERROR "HDF5 ${HDF5_VERSION} was built without MPI (Tessera reads and writes in parallel); "
                       "install libhdf5-openmpi-dev or set HDF5_ROOT to a parallel build")
 endif()
 
 find_package(Kokkos REQUIRED CONFIG)
+if(Kokkos_VERSION VERSION_LESS 3.4)
+  message(FATAL_ERROR "Kokkos ${Kokkos_VERSION} is too old (Tessera is written for 3.4 to 5); set Kokkos_ROOT to another")
+endif()
 # Debian's Kokkos 3.4.1 names an include directory that does not exist.
 get_target_property(kokkos_include Kokkos::kokkos INTERFACE_INCLUDE_DIRECTORIES)
 foreach(directory IN LISTS kokkos_include)
@@ -24,7 +23,11 @@ foreach(directory IN LISTS kokkos_include)
   endif()
 endforeach()
 
+# Debian's oneDNN looks for the OpenCL development files (ocl-icd-opencl-dev) though its package does not
+# bring them, and tells every step of the search.
+set(CMAKE_REQUIRED_QUIET ON)
 find_package(dnnl REQUIRED CONFIG)
+unset(CMAKE_REQUIRED_QUIET)
 find_package(fmt REQUIRED CONFIG)
 find_package(spdlog REQUIRED CONFIG)
 find_package(nlohmann_json REQUIRED CONFIG)
@@ -32,5 +35,5 @@ if(TESSERA_APPS)
   find_package(CLI11 REQUIRED CONFIG)
 endif()
 if(TESSERA_TESTS)
-  find_package(Catch2 REQUIRED CONFIG)
+  find_package(Catch2 2.13 REQUIRED CONFIG)
 endif()
