@@ -41,7 +41,7 @@ CONFIGURATIONS = [
     Golden(
         name="wide", rows=3, length=300, max_shard_size="200KB",
         config=dict(vocab_size=1031, hidden_size=96, num_hidden_layers=2, num_attention_heads=8,
-                    num_key_value_heads=2, head_dim=24, intermediate_size=24, num_local_experts=20,
+                    num_key_value_heads=2, head_dim=24, intermediate_size=16, num_local_experts=20,
                     num_experts_per_tok=4, sliding_window=128, max_position_embeddings=131072, rope_parameters=rope()),
         sgd=dict(lr=0.2, clip=0.25, weight_decay=0.0),
         adamw=dict(lr=1e-3, clip=0.25, weight_decay=0.0),
