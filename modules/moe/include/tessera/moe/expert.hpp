@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// The local experts' MLPs on rows grouped by expert: up projection, clamped SwiGLU, down
+// projection. Third stage of the MoE layer. An expert without rows costs nothing and gets a zero
+// gradient.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "kernel/swiglu.hpp"
+#include "kernel/view.hpp"
+
+namespace tessera::moe {
+
+/// Weights of the E_l local experts, each tensor expert-major. Pointers into a gathered unit.
+template <class T>
+struct ExpertWeights {
+  std::int64_t local_experts = 0;
+  std::int64_t hidden_size = 0;        ///< H
+  std::int64_t intermediate_size = 0;  ///< I
+  const T* gate_up = nullptr;          ///< [E_l, 2I, H], gate and up interleaved
+  const T* gate_up_bias = nullptr;     ///< [E_l, 2I] or null
+  const T* down = nullptr;             ///< [E_l, H, I]
+  const T* down_bias = nullptr;        ///< [E_l, H] or null
+  kernel::ClampedSwiglu activation;
+};
+
+/// Gradients of the same, f32, added to.
+struct ExpertGradients {
+  float* gate_up = nullptr;
+  float* gate_up_bias = nullptr;
+  float* down = nullptr;
+  float* down_bias = nullptr;
+};
+
+/// What backward needs from forward.
+template <class T>
+struct ExpertSaved {
+  kernel::Matrix<T> rows;       ///< [N, H] input
+  kernel::Matrix<T> hidden;     ///< [N, 2I] with bias, before the activation
+  kernel::Matrix<T> activated;  ///< [N, I]
+};
+
+/// rows [N, H], grouped: expert e has rows [expert_offset[e], expert_offset[e + 1]); row_expert
+/// [N]. Returns outputs [N, H]. local.
+template <class T>
+kernel::Matrix<T> expert_forward(const kernel::Execution& execution,
+                                 const ExpertWeights<T>& weights,
+                                 std::span<const std::int64_t> expert_offset,
+                                 kernel::Vector<const std::int32_t> row_expert,
+                                 kernel::Matrix<T> rows, ExpertSaved<T>& saved);
+
+/// doutputs [N, H] T -> returns drows [N, H] T; adds to gradients. local.
+template <class T>
+kernel::Matrix<T> expert_backward(const kernel::Execution& execution,
+                                  const ExpertWeights<T>& weights,
+                                  std::span<const std::int64_t> expert_offset,
+                                  const ExpertSaved<T>& saved, kernel::Matrix<const T> doutputs,
+                                  const ExpertGradients& gradients);
+
+}  // namespace tessera::moe
