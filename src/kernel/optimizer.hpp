@@ -19,20 +19,20 @@ struct AdamwStep {
   double gradient_scale = 1.0;  ///< clipping factor, multiplied into the gradient
 };
 
-/// p *= 1 - lr wd;  m, v updated;  p -= lr / bc1 * m / (sqrt(v) / sqrt(bc2) + eps). local, one pass.
-/// parameter, exp_avg, exp_avg_sq [n] f32 in place; gradient [n] f32, unchanged.
+/// p *= 1 - lr wd;  m, v updated;  p -= lr / bc1 * m / (sqrt(v) / sqrt(bc2) + eps). local, one
+/// pass. parameter, exp_avg, exp_avg_sq [n] f32 in place; gradient [n] f32, unchanged.
 void adamw(const Execution& execution, const AdamwStep& step, Vector<const float> gradient,
            Vector<float> parameter, Vector<float> exp_avg, Vector<float> exp_avg_sq);
 
 /// p -= lr (scale g + wd p), as torch.optim.SGD without momentum. local.
-void sgd(const Execution& execution, double learning_rate, double weight_decay, double gradient_scale,
-         Vector<const float> gradient, Vector<float> parameter);
+void sgd(const Execution& execution, double learning_rate, double weight_decay,
+         double gradient_scale, Vector<const float> gradient, Vector<float> parameter);
 
 namespace reference {
 void adamw(const AdamwStep& step, Vector<const float> gradient, Vector<float> parameter,
            Vector<float> exp_avg, Vector<float> exp_avg_sq);
-void sgd(double learning_rate, double weight_decay, double gradient_scale, Vector<const float> gradient,
-         Vector<float> parameter);
+void sgd(double learning_rate, double weight_decay, double gradient_scale,
+         Vector<const float> gradient, Vector<float> parameter);
 }  // namespace reference
 
 }  // namespace tessera::kernel

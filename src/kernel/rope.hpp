@@ -25,10 +25,11 @@ struct YarnOptions {
   double beta_fast = 32.0;
   double beta_slow = 1.0;
   std::int64_t original_max_position = 4096;
-  bool truncate = true;             ///< round the correction range to whole dimensions
-  double attention_factor = 0.0;    ///< 0: computed, 0.1 ln(factor) + 1 or from mscale and mscale_all_dim
-  double mscale = 0.0;              ///< 0: absent
-  double mscale_all_dim = 0.0;      ///< 0: absent
+  bool truncate = true;  ///< round the correction range to whole dimensions
+  double attention_factor =
+      0.0;              ///< 0: computed, 0.1 ln(factor) + 1 or from mscale and mscale_all_dim
+  double mscale = 0.0;  ///< 0: absent
+  double mscale_all_dim = 0.0;  ///< 0: absent
 };
 RopeFrequencies yarn_frequencies(const YarnOptions& options);
 /// inverse[i] = theta^(-2 i / D)
@@ -49,12 +50,15 @@ void rope_forward(const Execution& execution, const RopeTable& table, std::int64
                   std::int64_t kv_heads, std::int64_t group, Matrix<const float> projected,
                   Vector<const T> bias, T* heads);
 
-/// Transposed rotation back: dheads [B, Hkv, S, G, D] f32 -> dprojected [B * S, Hkv * G * D] T. local.
+/// Transposed rotation back: dheads [B, Hkv, S, G, D] f32 -> dprojected [B * S, Hkv * G * D] T.
+/// local.
 template <class T>
 void rope_backward(const Execution& execution, const RopeTable& table, std::int64_t sequences,
-                   std::int64_t kv_heads, std::int64_t group, const float* dheads, Matrix<T> dprojected);
+                   std::int64_t kv_heads, std::int64_t group, const float* dheads,
+                   Matrix<T> dprojected);
 
-/// The same moves without rotation, for values: projected [B * S, Hkv * D] f32 + bias -> [B, Hkv, S, D].
+/// The same moves without rotation, for values: projected [B * S, Hkv * D] f32 + bias -> [B, Hkv,
+/// S, D].
 template <class T>
 void split_heads(const Execution& execution, std::int64_t sequences, std::int64_t kv_heads,
                  Matrix<const float> projected, Vector<const T> bias, T* heads);
@@ -64,11 +68,12 @@ void merge_heads(const Execution& execution, std::int64_t sequences, std::int64_
 
 namespace reference {
 template <class T>
-void rope_forward(const RopeTable& table, std::int64_t sequences, std::int64_t kv_heads, std::int64_t group,
-                  Matrix<const float> projected, Vector<const T> bias, T* heads);
+void rope_forward(const RopeTable& table, std::int64_t sequences, std::int64_t kv_heads,
+                  std::int64_t group, Matrix<const float> projected, Vector<const T> bias,
+                  T* heads);
 template <class T>
-void rope_backward(const RopeTable& table, std::int64_t sequences, std::int64_t kv_heads, std::int64_t group,
-                   const float* dheads, Matrix<T> dprojected);
+void rope_backward(const RopeTable& table, std::int64_t sequences, std::int64_t kv_heads,
+                   std::int64_t group, const float* dheads, Matrix<T> dprojected);
 }  // namespace reference
 
 }  // namespace tessera::kernel

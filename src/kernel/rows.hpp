@@ -16,8 +16,8 @@ void add(const Execution& execution, Vector<const float> source, Vector<float> d
 
 /// x[r, :] += bias[row_expert[r], :]. x [N, C] T, bias [E_l, C] T, row_expert [N] i32. local.
 template <class T>
-void add_row_bias(const Execution& execution, Vector<const std::int32_t> row_expert, Matrix<const T> bias,
-                  Matrix<T> x);
+void add_row_bias(const Execution& execution, Vector<const std::int32_t> row_expert,
+                  Matrix<const T> bias, Matrix<T> x);
 
 /// x[r, :] += bias[:] for f32 x and T bias. local.
 template <class T>
@@ -29,17 +29,18 @@ void add_column_sums(const Execution& execution, Matrix<const T> x, Vector<float
 
 /// destination[r, :] = source[index[r], :]. index [N] i32; source rows T. local.
 template <class TS, class TD>
-void gather_rows(const Execution& execution, Matrix<const TS> source, Vector<const std::int32_t> index,
-                 Matrix<TD> destination);
+void gather_rows(const Execution& execution, Matrix<const TS> source,
+                 Vector<const std::int32_t> index, Matrix<TD> destination);
 
 /// destination[index[r], :] = source[r, :]; index holds each row at most once. local.
 template <class T>
-void scatter_rows(const Execution& execution, Matrix<const T> source, Vector<const std::int32_t> index,
-                  Matrix<T> destination);
+void scatter_rows(const Execution& execution, Matrix<const T> source,
+                  Vector<const std::int32_t> index, Matrix<T> destination);
 
-/// destination[index[r], :] += source[r, :], f32, index with repetitions (embedding gradient). local.
-void scatter_add_rows(const Execution& execution, Matrix<const float> source, Vector<const std::int32_t> index,
-                      Matrix<float> destination);
+/// destination[index[r], :] += source[r, :], f32, index with repetitions (embedding gradient).
+/// local.
+void scatter_add_rows(const Execution& execution, Matrix<const float> source,
+                      Vector<const std::int32_t> index, Matrix<float> destination);
 
 /// y[t, :] += sum over k of weight[t, k] * rows[slot[t, k], :]. y [T, H] f32, rows [N, H] T,
 /// slot [T, K] i32, weight [T, K] f32. local.
@@ -47,11 +48,12 @@ template <class T>
 void combine_rows(const Execution& execution, Matrix<const T> rows, Matrix<const std::int32_t> slot,
                   Matrix<const float> weight, Matrix<float> y);
 
-/// drows[slot[t, k], :] = weight[t, k] dy[t, :];  dweight[t, k] = <dy[t, :], rows[slot[t, k], :]>. local.
+/// drows[slot[t, k], :] = weight[t, k] dy[t, :];  dweight[t, k] = <dy[t, :], rows[slot[t, k], :]>.
+/// local.
 template <class T>
 void combine_rows_backward(const Execution& execution, Matrix<const float> dy, Matrix<const T> rows,
-                           Matrix<const std::int32_t> slot, Matrix<const float> weight, Matrix<T> drows,
-                           Matrix<float> dweight);
+                           Matrix<const std::int32_t> slot, Matrix<const float> weight,
+                           Matrix<T> drows, Matrix<float> dweight);
 
 /// dx[t, :] += sum over k of rows[slot[t, k], :]: the way back of dispatch. dx [T, H] f32. local.
 template <class T>
@@ -70,13 +72,15 @@ template <class TS, class TD>
 void gather_rows(Matrix<const TS> source, Vector<const std::int32_t> index, Matrix<TD> destination);
 template <class T>
 void scatter_rows(Matrix<const T> source, Vector<const std::int32_t> index, Matrix<T> destination);
-void scatter_add_rows(Matrix<const float> source, Vector<const std::int32_t> index, Matrix<float> destination);
+void scatter_add_rows(Matrix<const float> source, Vector<const std::int32_t> index,
+                      Matrix<float> destination);
 template <class T>
 void combine_rows(Matrix<const T> rows, Matrix<const std::int32_t> slot, Matrix<const float> weight,
                   Matrix<float> y);
 template <class T>
-void combine_rows_backward(Matrix<const float> dy, Matrix<const T> rows, Matrix<const std::int32_t> slot,
-                           Matrix<const float> weight, Matrix<T> drows, Matrix<float> dweight);
+void combine_rows_backward(Matrix<const float> dy, Matrix<const T> rows,
+                           Matrix<const std::int32_t> slot, Matrix<const float> weight,
+                           Matrix<T> drows, Matrix<float> dweight);
 template <class T>
 void sum_rows(Matrix<const T> rows, Matrix<const std::int32_t> slot, Matrix<float> dx);
 }  // namespace reference

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The array types of all kernels: row-major Kokkos views in the memory of the default execution space.
-// Constructed from a label they own memory; constructed from a pointer they refer to somebody else's
-// (a pool, a gathered unit, a caller's array).
+// The array types of all kernels: row-major Kokkos views in the memory of the default execution
+// space. Constructed from a label they own memory; constructed from a pointer they refer to
+// somebody else's (a pool, a gathered unit, a caller's array).
 #pragma once
 
-#include <cstdint>
-
 #include <Kokkos_Core.hpp>
+#include <cstdint>
 
 #include "base/dtype.hpp"
 

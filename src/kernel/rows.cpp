@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+// Elementwise and row operations with Kokkos: conversion, bias, sums over rows, gather and scatter.
+#include "kernel/rows.hpp"
+
+#include "base/contract.hpp"
+#include "kernel/rows_loop.hpp"
+
+namespace tessera::kernel {
+
+template <class TS, class TD>
+void convert(const Execution& execution, Vector<const TS> source, Vector<TD> destination) {
+  TESSERA_EXPECT(source.extent(0) == destination.extent(0));
+  Kokkos::parallel_for(
+      "tessera::convert", Range(execution, 0, source.extent(0)),
+      KOKKOS_LAMBDA(const std::int64_t i) {
+        destination(i) = static_cast<TD>(static_cast<float>(source(i)));
+      });
+}
+
+void add(const Execution& execution, Vector<const float> source, Vector<float> destination) {
+  TESSERA_EXPECT(source.extent(0) == destination.extent(0));
+  Kokkos::parallel_for(
+      "tessera::add", Range(execution, 0, source.extent(0)),
+      KOKKOS_LAMBDA(const std::int64_t i) { destination(i) += source(i); });
+}
+
+template <class T>
+void add_row_bias(const Execution& execution, Vector<const std::int32_t> row_expert,
+                  Matrix<const T> bias, Matrix<T> x) {
+  if (bias.size() == 0) return;
+  TESSERA_EXPECT(row_expert.extent(0) == x.extent(0) && bias.extent(1) == x.extent(1));
+  for_each_element(
+      "tessera::add_row_bias", execution, x.extent(0), x.extent(1),
+      KOKKOS_LAMBDA(const std::int64_t r, const std::int64_t c) {
+        x(r, c) = static_cast<T>(static_cast<float>(x(r, c)) +
+                                 static_cast<float>(bias(row_expert(r), c)));
+      });
+}
+
+template <class T>
+void add_bias(const Execution& execution, Vector<const T> bias, Matrix<float> x) {
+  if (bias.extent(0) == 0) return;
+  TESSERA_EXPECT(bias.extent(0) == x.extent(1));
+  for_each_element(
+      "tessera::add_bias", execution, x.extent(0), x.extent(1),
+      KOKKOS_LAMBDA(const std::int64_t r, const std::int64_t c) {
+        x(r, c) += static_cast<float>(bias(c));
+      });
+}
+
+template <class T>
+void add_column_sums(const Execution& execution, Matrix<const T> x, Vector<float> sum) {
+  if (x.extent(0) == 0) return;
+  TESSERA_EXPECT(x.extent(1) == sum.extent(0));
+  const auto value = KOKKOS_LAMBDA(const std::int64_t r, const std::int64_t c) {
+    return static_cast<float>(x(r, c));
+  };
+  add_sums_over_rows<float>("tessera::add_column_sums", execution, x.extent(0), x.extent(1), value,
+                            sum);
+}
+
+template <class TS, class TD>
+void gather_rows(const Execution& execution, Matrix<const TS> source,
+                 Vector<const std::int32_t> index, Matrix<TD> destination) {
+  TESSERA_EXPECT(index.extent(0) == destination.extent(0));
+  for_each_element(
+      "tessera::gather_rows", execution, destination.extent(0), destination.extent(1),
+      KOKKOS_LAMBDA(const std::int64_t r, const std::int64_t c) {
+        destination(r, c) = static_cast<TD>(static_cast<float>(source(index(r), c)));
+      });
+}
+
+template <class T>
+void scatter_rows(const Execution& execution, Matrix<const T> source,
+                  Vector<const std::int32_t> index, Matrix<T> destination) {
+  TESSERA_EXPECT(index.extent(0) == source.extent(0));
+  for_each_element(
+      "tessera::scatter_rows", execution, source.extent(0), source.extent(1),
+      KOKKOS_LAMBDA(const std::int64_t r, const std::int64_t c) {
+        destination(index(r), c) = source(r, c);
+      });
+}
+
+void scatter_add_rows(const Execution& execution, Matrix<const float> source,
+                      Vector<const std::int32_t> index, Matrix<float> destination) {
+  TESSERA_EXPECT(index.extent(0) == source.extent(0));
+  constexpr std::int64_t column_block = 512;
+  const std::int64_t rows = source.extent(0);
+  const std::int64_t columns = source.extent(1);
+  if (rows == 0 || columns == 0) return;
+  // A bucket owns the destination rows d with d % buckets == bucket and adds to each in the order
+  // of the source rows: the result does not depend on the number of buckets.
+  const std::int64_t buckets = execution.concurrency() > 1 ? 64 : 1;
+  const std::int64_t column_blocks = (columns + column_block - 1) / column_block;
+  Kokkos::parallel_for(
+      "tessera::scatter_add_rows",
+      Team(execution, static_cast<int>(buckets * column_blocks), Kokkos::AUTO),
+      KOKKOS_LAMBDA(const Team::member_type& member) {
+        const std::int64_t bucket = member.league_rank() / column_blocks;
+        const std::int64_t first = member.league_rank() % column_blocks * column_block;
+        const std::int64_t last = first + column_block < columns ? first + column_block : columns;
+        for (std::int64_t r = 0; r < rows; ++r) {
+          const std::int64_t d = index(r);
+          if (d % buckets != bucket) continue;
+          Kokkos::parallel_for(Kokkos::TeamVectorRange(member, first, last),
+                               [&](const std::int64_t c) { destination(d, c) += source(r, c); });
+        }
+      });
+}
+
+double sum_of_squares(const Execution& execution, Vector<const float> x) {
+  double sum = 0.0;
+  Kokkos::parallel_reduce(
+      "tessera::sum_of_squares", Range(execution, 0, x.extent(0)),
+      KOKKOS_LAMBDA(const std::int64_t i, double& partial) {
+        const double value = x(i);
+        partial += value * value;
+      },
+      sum);
+  return sum;
+}
+
+template void convert<float, float>(const Execution&, Vector<const float>, Vector<float>);
+template void convert<float, bf16>(const Execution&, Vector<const float>, Vector<bf16>);
+template void convert<bf16, float>(const Execution&, Vector<const bf16>, Vector<float>);
+template void convert<bf16, bf16>(const Execution&, Vector<const bf16>, Vector<bf16>);
+
+#define TESSERA_INSTANTIATE(T)                                                                 \
+  template void add_row_bias<T>(const Execution&, Vector<const std::int32_t>, Matrix<const T>, \
+                                Matrix<T>);                                                    \
+  template void add_bias<T>(const Execution&, Vector<const T>, Matrix<float>);                 \
+  template void add_column_sums<T>(const Execution&, Matrix<const T>, Vector<float>);          \
+  template void gather_rows<T, float>(const Execution&, Matrix<const T>,                       \
+                                      Vector<const std::int32_t>, Matrix<float>);              \
+  template void gather_rows<T, bf16>(const Execution&, Matrix<const T>,                        \
+                                     Vector<const std::int32_t>, Matrix<bf16>);                \
+  template void scatter_rows<T>(const Execution&, Matrix<const T>, Vector<const std::int32_t>, \
+                                Matrix<T>);
+TESSERA_INSTANTIATE(float)
+TESSERA_INSTANTIATE(bf16)
+#undef TESSERA_INSTANTIATE
+
+}  // namespace tessera::kernel

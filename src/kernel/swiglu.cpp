@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// Clamped SwiGLU forward and backward with Kokkos, one element of the activation at a time.
+#include "kernel/swiglu.hpp"
+
+#include <cmath>
+
+#include "base/contract.hpp"
+#include "kernel/rows.hpp"
+#include "kernel/rows_loop.hpp"
+
+namespace tessera::kernel {
+
+namespace {
+
+// Ternaries, not fmin and fmax: a NaN must pass through. The exponent's bound keeps exp finite.
+KOKKOS_INLINE_FUNCTION float at_most(float value, float limit) {
+  return value > limit ? limit : value;
+}
+KOKKOS_INLINE_FUNCTION float at_least(float value, float limit) {
+  return value < limit ? limit : value;
+}
+KOKKOS_INLINE_FUNCTION float exp_of_minus(float value) { return std::exp(at_most(-value, 87.0f)); }
+
+}  // namespace
+
+template <class T>
+void clamped_swiglu_forward(const Execution& execution, ClampedSwiglu options,
+                            Vector<const std::int32_t> row_expert, Matrix<const T> bias,
+                            Matrix<T> hidden, Matrix<T> activated) {
+  if (hidden.size() == 0) return;
+  const bool has_bias = bias.size() > 0;
+  TESSERA_EXPECT(hidden.extent(1) == 2 * activated.extent(1));
+  TESSERA_EXPECT(!has_bias ||
+                 (bias.extent(1) == hidden.extent(1) && row_expert.extent(0) == hidden.extent(0)));
+  if (has_bias) add_row_bias<T>(execution, row_expert, bias, hidden);
+  const float limit = options.limit;
+  const float alpha = options.alpha;
+  for_each_element(
+      "tessera::clamped_swiglu_forward", execution, activated.extent(0), activated.extent(1),
+      KOKKOS_LAMBDA(const std::int64_t r, const std::int64_t i) {
+        const float gate = at_most(hidden(r, 2 * i), limit);
+        const float up = at_least(at_most(hidden(r, 2 * i + 1), limit), -limit);
+        const float glu = gate / (1.0f + exp_of_minus(alpha * gate));
+        activated(r, i) = static_cast<T>((up + 1.0f) * glu);
+      });
+}
+
+template <class T>
+void clamped_swiglu_backward(const Execution& execution, ClampedSwiglu options,
+                             Matrix<const T> hidden, Matrix<const T> dactivated,
+                             Matrix<T> dhidden) {
+  if (hidden.size() == 0) return;
+  TESSERA_EXPECT(hidden.extent(1) == 2 * dactivated.extent(1));
+  TESSERA_EXPECT(dhidden.extent(0) == hidden.extent(0) && dhidden.extent(1) == hidden.extent(1));
+  const float limit = options.limit;
+  const float alpha = options.alpha;
+  for_each_element(
+      "tessera::clamped_swiglu_backward", execution, dactivated.extent(0), dactivated.extent(1),
+      KOKKOS_LAMBDA(const std::int64_t r, const std::int64_t i) {
+        const float h_gate = hidden(r, 2 * i);
+        const float h_up = hidden(r, 2 * i + 1);
+        const float gate = at_most(h_gate, limit);
+        const float up = at_least(at_most(h_up, limit), -limit);
+        const float e = exp_of_minus(alpha * gate);
+        const float s = 1.0f / (1.0f + e);
+        const float da = dactivated(r, i);
+        // e * s is 1 - s without cancellation.
+        const float dgate = da * (up + 1.0f) * s * (1.0f + alpha * gate * (e * s));
+        const float dup = da * gate * s;
+        dhidden(r, 2 * i) = static_cast<T>(h_gate > limit ? 0.0f : dgate);
+        dhidden(r, 2 * i + 1) = static_cast<T>(h_up > limit || h_up < -limit ? 0.0f : dup);
+      });
+}
+
+#define TESSERA_INSTANTIATE(T)                                                                    \
+  template void clamped_swiglu_forward<T>(const Execution&, ClampedSwiglu,                        \
+                                          Vector<const std::int32_t>, Matrix<const T>, Matrix<T>, \
+                                          Matrix<T>);                                             \
+  template void clamped_swiglu_backward<T>(const Execution&, ClampedSwiglu, Matrix<const T>,      \
+                                           Matrix<const T>, Matrix<T>);
+TESSERA_INSTANTIATE(float)
+TESSERA_INSTANTIATE(bf16)
+#undef TESSERA_INSTANTIATE
+
+}  // namespace tessera::kernel
