@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fault.hpp"
 
+#include <fmt/format.h>
+
 #include <cstdlib>
 #include <string>
-
-#include <fmt/format.h>
 
 namespace tessera::checkpoint {
 

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "input_file.hpp"
 
-#include <cerrno>
-#include <cstring>
-#include <utility>
-
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
 
 #include "base/error.hpp"
 #include "fault.hpp"

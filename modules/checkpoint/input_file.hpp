@@ -20,8 +20,9 @@ class InputFile {
   ~InputFile();
 
   std::int64_t size_bytes() const { return size_bytes_; }
-  /// Fills `destination` from byte `offset` on, through interrupted and short reads, and returns the
-  /// bytes that the reads returned. Throws Error::file on an I/O error or if the file ends before.
+  /// Fills `destination` from byte `offset` on, through interrupted and short reads, and returns
+  /// the bytes that the reads returned. Throws Error::file on an I/O error or if the file ends
+  /// before.
   std::int64_t read_at(std::int64_t offset, std::span<std::byte> destination) const;
 
  private:

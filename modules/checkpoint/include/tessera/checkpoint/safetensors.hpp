@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The header of a safetensors file (https://github.com/huggingface/safetensors): where each tensor lies.
-// Files come from strangers, so every number is checked before it is used.
+// The header of a safetensors file (https://github.com/huggingface/safetensors): where each tensor
+// lies. Files come from strangers, so every number is checked before it is used.
 #pragma once
 
 #include <cstdint>
@@ -30,15 +30,16 @@ struct SafetensorsHeader {
   std::int64_t data_offset_bytes = 0;      ///< where the data section begins in the file
 };
 
-/// The tensors that `header_json` describes, checked: they fill the data section of `data_bytes` without
-/// overlap or hole, and each one's shape and dtype need exactly its bytes. `file` names it in messages.
-/// Throws Error::format naming file, tensor and reason. local, pure.
+/// The tensors that `header_json` describes, checked: they fill the data section of `data_bytes`
+/// without overlap or hole, and each one's shape and dtype need exactly its bytes. `file` names it
+/// in messages. Throws Error::format naming file, tensor and reason. local, pure.
 std::vector<SafetensorsTensor> parse_safetensors_header(std::string_view header_json,
                                                         std::uint64_t data_bytes,
                                                         const std::string& file);
 
-/// Reads and checks the header of one file; its length is checked against the file's size and the limit
-/// before memory is asked for. Throws Error::file or Error::format. local; world_rank: of this process.
+/// Reads and checks the header of one file; its length is checked against the file's size and the
+/// limit before memory is asked for. Throws Error::file or Error::format. local; world_rank: of
+/// this process.
 SafetensorsHeader read_safetensors_header(const std::filesystem::path& path, int world_rank);
 
 }  // namespace tessera::checkpoint

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// Carries out a read plan: files to shard, in bounded steps, each byte read once.
+#pragma once
+
+#include <exception>
+#include <filesystem>
+#include <map>
+#include <span>
+#include <string>
+
+#include "comm/process_grid.hpp"
+#include "input_file.hpp"
+#include "read_plan.hpp"
+
+namespace tessera::checkpoint {
+
+/// One load. An error of this rank is kept until the end: till then the rank takes part in all
+/// exchanges with zeros, because the others wait for it.
+class TensorLoader {
+ public:
+  TensorLoader(const comm::ProcessGrid& grid, const std::filesystem::path& directory,
+               const ReadPlan& plan, std::span<float> shard);
+
+  /// collective over grid.world(); errors are agreed.
+  LoadReport run();
+
+ private:
+  void read_contiguous(const ContiguousRead& read);
+  void read_exchanged(const ExchangedRead& read);
+  void read_and_turn(const TransposedRead& read, const Chunk& chunk);
+  void exchange(const ExchangedRead& read, std::int64_t round);
+  void scatter(const ExchangedRead& read, const Chunk& chunk, const std::byte* elements);
+  void read_file(const std::string& file, std::int64_t offset, std::span<std::byte> destination);
+  /// The first send_bytes of the staging memory hold what leaves, the rest what is read or arrives.
+  std::byte* landing(const TransposedRead& read) { return plan_.staging.get() + read.send_bytes(); }
+
+  const comm::ProcessGrid& grid_;
+  std::filesystem::path directory_;
+  const ReadPlan& plan_;
+  std::span<float> shard_;
+  std::map<std::string, InputFile> files_;
+  std::exception_ptr error_;
+  LoadReport report_;
+};
+
+}  // namespace tessera::checkpoint

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "widen.hpp"
+
+#include <cstring>
+#include <vector>
+
+#include "base/contract.hpp"
+
+namespace tessera::checkpoint {
+namespace {
+
+template <class T, class ToFloat>
+void widen_each(const std::byte* from, std::int64_t count, float* to, ToFloat to_float) {
+  for (std::int64_t k = 0; k < count; ++k) {
+    T element;
+    std::memcpy(&element, from + k * std::int64_t(sizeof(T)), sizeof(T));
+    to[k] = to_float(element);
+  }
+}
+
+/// All 65,536 values: the conversion itself is too slow for billions of elements.
+const std::vector<float>& f16_values() {
+  static const std::vector<float> values = [] {
+    std::vector<float> table(1 << 16);
+    for (std::size_t bits = 0; bits < table.size(); ++bits)
+      table[bits] = f16_to_float(static_cast<std::uint16_t>(bits));
+    return table;
+  }();
+  return values;
+}
+
+}  // namespace
+
+void widen(Dtype dtype, const std::byte* from, std::int64_t count, float* to) {
+  switch (dtype) {
+    case Dtype::f32: std::memcpy(to, from, std::size_t(count) * sizeof(float)); return;
+    case Dtype::bf16:
+      return widen_each<bf16>(from, count, to, [](bf16 value) { return float(value); });
+    case Dtype::f16:
+      return widen_each<std::uint16_t>(
+          from, count, to, [&table = f16_values()](std::uint16_t bits) { return table[bits]; });
+    case Dtype::f64:
+      return widen_each<double>(from, count, to, [](double value) { return float(value); });
+    default: TESSERA_EXPECT(dtype == Dtype::f32);
+  }
+}
+
+}  // namespace tessera::checkpoint
