@@ -13,7 +13,7 @@ namespace tessera::kernel {
 
 /// Frequencies of a rope variant.
 struct RopeFrequencies {
-  std::vector<double> inverse;    ///< [D / 2] inverse frequencies [1/position]
+  std::vector<double> inverse;    ///< [D / 2] inverse frequencies [1/position], f32 values
   double attention_factor = 1.0;  ///< multiplies cos and sin (YaRN's concentration)
 };
 
@@ -26,13 +26,15 @@ struct YarnOptions {
   double beta_slow = 1.0;
   std::int64_t original_max_position = 4096;
   bool truncate = true;  ///< round the correction range to whole dimensions
-  double attention_factor =
-      0.0;              ///< 0: computed, 0.1 ln(factor) + 1 or from mscale and mscale_all_dim
-  double mscale = 0.0;  ///< 0: absent
+  /// 0: computed, 0.1 ln(factor) + 1 or from mscale and mscale_all_dim
+  double attention_factor = 0.0;
+  double mscale = 0.0;          ///< 0: absent
   double mscale_all_dim = 0.0;  ///< 0: absent
 };
+/// Rounded to f32 operation by operation as there: exact frequencies would turn position 300 by
+/// 1e-5 more or less than the model was trained and is compared with. local, host.
 RopeFrequencies yarn_frequencies(const YarnOptions& options);
-/// inverse[i] = theta^(-2 i / D)
+/// inverse[i] = theta^(-2 i / D), rounded as above. local, host.
 RopeFrequencies default_frequencies(double theta, std::int64_t head_size);
 
 /// cos and sin for positions 0 .. S-1, the attention factor included.
@@ -40,7 +42,8 @@ struct RopeTable {
   Matrix<float> cosine;  ///< [S, D / 2]
   Matrix<float> sine;    ///< [S, D / 2]
 };
-/// f64 on the host, then moved to Memory. local.
+/// The angle is an f32 product, as in transformers; its cosine and sine are f64. Computed on the
+/// host, then moved to Memory. local.
 RopeTable make_rope_table(const RopeFrequencies& frequencies, std::int64_t length);
 
 /// Rotates heads and moves them: projected [B * S, Hkv * G * D] f32 (head h = kv * G + g) plus
@@ -57,8 +60,8 @@ void rope_backward(const Execution& execution, const RopeTable& table, std::int6
                    std::int64_t kv_heads, std::int64_t group, const float* dheads,
                    Matrix<T> dprojected);
 
-/// The same moves without rotation, for values: projected [B * S, Hkv * D] f32 + bias -> [B, Hkv,
-/// S, D].
+/// The same moves without rotation, for values:
+/// projected [B * S, Hkv * D] f32 + bias -> heads [B, Hkv, S, D] T. local.
 template <class T>
 void split_heads(const Execution& execution, std::int64_t sequences, std::int64_t kv_heads,
                  Matrix<const float> projected, Vector<const T> bias, T* heads);

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+// Row operations as plain loops with f64 sums: what the tests hold the Kokkos version to. Host
+// memory.
+#include "kernel/rows.hpp"
+
+namespace tessera::kernel::reference {
+
+template <class T>
+void add_row_bias(Vector<const std::int32_t> row_expert, Matrix<const T> bias, Matrix<T> x) {
+  for (std::size_t r = 0; r < x.extent(0); ++r) {
+    for (std::size_t c = 0; c < x.extent(1) && bias.size() > 0; ++c) {
+      x(r, c) = T(static_cast<float>(x(r, c)) + static_cast<float>(bias(row_expert(r), c)));
+    }
+  }
+}
+
+template <class T>
+void add_column_sums(Matrix<const T> x, Vector<float> sum) {
+  for (std::size_t c = 0; c < x.extent(1); ++c) {
+    double total = sum(c);
+    for (std::size_t r = 0; r < x.extent(0); ++r) total += static_cast<float>(x(r, c));
+    sum(c) = static_cast<float>(total);
+  }
+}
+
+template <class TS, class TD>
+void gather_rows(Matrix<const TS> source, Vector<const std::int32_t> index,
+                 Matrix<TD> destination) {
+  for (std::size_t r = 0; r < destination.extent(0); ++r) {
+    for (std::size_t c = 0; c < destination.extent(1); ++c) {
+      destination(r, c) = TD(static_cast<float>(source(index(r), c)));
+    }
+  }
+}
+
+template <class T>
+void scatter_rows(Matrix<const T> source, Vector<const std::int32_t> index, Matrix<T> destination) {
+  for (std::size_t r = 0; r < source.extent(0); ++r) {
+    for (std::size_t c = 0; c < source.extent(1); ++c) destination(index(r), c) = source(r, c);
+  }
+}
+
+void scatter_add_rows(Matrix<const float> source, Vector<const std::int32_t> index,
+                      Matrix<float> destination) {
+  for (std::size_t r = 0; r < source.extent(0); ++r) {
+    for (std::size_t c = 0; c < source.extent(1); ++c) destination(index(r), c) += source(r, c);
+  }
+}
+
+template <class T>
+void combine_rows(Matrix<const T> rows, Matrix<const std::int32_t> slot, Matrix<const float> weight,
+                  Matrix<float> y) {
+  for (std::size_t t = 0; t < y.extent(0); ++t) {
+    for (std::size_t c = 0; c < y.extent(1); ++c) {
+      double total = y(t, c);
+      for (std::size_t k = 0; k < slot.extent(1); ++k) {
+        total += static_cast<double>(weight(t, k)) * static_cast<float>(rows(slot(t, k), c));
+      }
+      y(t, c) = static_cast<float>(total);
+    }
+  }
+}
+
+template <class T>
+void combine_rows_backward(Matrix<const float> dy, Matrix<const T> rows,
+                           Matrix<const std::int32_t> slot, Matrix<const float> weight,
+                           Matrix<T> drows, Matrix<float> dweight) {
+  for (std::size_t t = 0; t < dy.extent(0); ++t) {
+    for (std::size_t k = 0; k < slot.extent(1); ++k) {
+      double dot = 0.0;
+      for (std::size_t c = 0; c < dy.extent(1); ++c) {
+        dot += static_cast<double>(dy(t, c)) * static_cast<float>(rows(slot(t, k), c));
+        drows(slot(t, k), c) = T(weight(t, k) * dy(t, c));
+      }
+      dweight(t, k) = static_cast<float>(dot);
+    }
+  }
+}
+
+template <class T>
+void sum_rows(Matrix<const T> rows, Matrix<const std::int32_t> slot, Matrix<float> dx) {
+  for (std::size_t t = 0; t < dx.extent(0); ++t) {
+    for (std::size_t c = 0; c < dx.extent(1); ++c) {
+      double total = dx(t, c);
+      for (std::size_t k = 0; k < slot.extent(1); ++k) {
+        total += static_cast<float>(rows(slot(t, k), c));
+      }
+      dx(t, c) = static_cast<float>(total);
+    }
+  }
+}
+
+#define TESSERA_INSTANTIATE(T)                                                                     \
+  template void add_row_bias<T>(Vector<const std::int32_t>, Matrix<const T>, Matrix<T>);           \
+  template void add_column_sums<T>(Matrix<const T>, Vector<float>);                                \
+  template void gather_rows<T, float>(Matrix<const T>, Vector<const std::int32_t>, Matrix<float>); \
+  template void gather_rows<T, bf16>(Matrix<const T>, Vector<const std::int32_t>, Matrix<bf16>);   \
+  template void scatter_rows<T>(Matrix<const T>, Vector<const std::int32_t>, Matrix<T>);           \
+  template void combine_rows<T>(Matrix<const T>, Matrix<const std::int32_t>, Matrix<const float>,  \
+                                Matrix<float>);                                                    \
+  template void combine_rows_backward<T>(Matrix<const float>, Matrix<const T>,                     \
+                                         Matrix<const std::int32_t>, Matrix<const float>,          \
+                                         Matrix<T>, Matrix<float>);                                \
+  template void sum_rows<T>(Matrix<const T>, Matrix<const std::int32_t>, Matrix<float>);
+TESSERA_INSTANTIATE(float)
+TESSERA_INSTANTIATE(bf16)
+#undef TESSERA_INSTANTIATE
+
+}  // namespace tessera::kernel::reference
