@@ -11,7 +11,8 @@ namespace tessera::model {
 
 enum class RopeVariant { plain, yarn };
 
-/// Rotary embedding parameters, from `rope_parameters` (transformers 5) or `rope_theta` + `rope_scaling`.
+/// Rotary embedding parameters, from `rope_parameters` (transformers 5) or `rope_theta` +
+/// `rope_scaling`.
 struct RopeConfig {
   RopeVariant variant = RopeVariant::plain;
   double theta = 150000.0;
@@ -46,14 +47,22 @@ struct ModelConfig {
   bool output_router_logits = false;
   double initializer_range = 0.02;
   std::int64_t max_position = 131072;
-  std::vector<std::int64_t> layer_window;  ///< [num_layers] sliding window in positions, 0 = full attention
+  /// pad_token_id, -1 = none. torch's Embedding(padding_idx): the row is looked up as any other but
+  /// gets no gradient from being looked up (a tied row still gets the one of the output
+  /// projection).
+  std::int64_t padding_id = -1;
+  std::vector<std::int64_t>
+      layer_window;  ///< [num_layers] sliding window in positions, 0 = full attention
   RopeConfig rope;
 };
 
-/// Throws Error::config naming the key: not JSON, a missing or ill-typed key, a value out of range, two
-/// spellings that disagree, a model_type or a key that changes the mathematics and is not implemented.
-/// `origin` names the file in messages. local.
+/// Throws Error::config naming the key: not JSON, a missing or ill-typed key, a value out of range,
+/// two spellings that disagree, a model_type or a key that changes the mathematics and is not
+/// implemented. `origin` names the file in messages. local.
 ModelConfig parse_config(const std::string& json_text, const std::string& origin);
+
+/// Trainable numbers in the model, tied embeddings once. local.
+std::int64_t num_parameters(const ModelConfig& config);
 
 /// One line: "gpt_oss, 24 layers, hidden 2880, 32 experts (top 4), 20.91 B parameters". local.
 std::string describe(const ModelConfig& config);
