@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a softmax needs of floats, in a form that compilers vectorise: they never vectorise libm's
+// exponential, nor a maximum of floats that respects NaN.
+#pragma once
+
+#include <Kokkos_Core.hpp>
+#include <cstdint>
+#include <cstring>
+
+namespace tessera::kernel {
+
+/// exp(x) for x <= 0 (and rounding errors above), within 2 ulp of the exponential of a float that
+/// is off by half an ulp; below -87 (results under the smallest normal float) it is 0; NaN stays
+/// NaN. Coefficients: Cephes, expf.
+KOKKOS_INLINE_FUNCTION float exp_nonpositive(float x) {
+  const float lowest = -87.0f;
+  const float bounded = x > lowest ? (x < 1.0f ? x : 1.0f) : lowest;  // NaN: lowest
+  const auto n = static_cast<std::int32_t>(bounded * 1.44269504f - 0.5f);  // rounds to nearest
+  const float r = x - static_cast<float>(n) * 0.693147181f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  const std::int32_t power_bits = (n + 127) << 23;
+  float power;
+  memcpy(&power, &power_bits, sizeof power);
+  return x < lowest ? 0.0f : p * power;
+}
+
+/// Integers in the order of the floats that they stand for, so that an integer maximum finds the
+/// float maximum.
+KOKKOS_INLINE_FUNCTION std::int32_t ordered_bits(float x) {
+  std::int32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  return bits ^ ((bits >> 31) & 0x7fffffff);
+}
+
+KOKKOS_INLINE_FUNCTION float from_ordered_bits(std::int32_t ordered) {
+  const std::int32_t bits = ordered ^ ((ordered >> 31) & 0x7fffffff);
+  float x;
+  memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+}  // namespace tessera::kernel
