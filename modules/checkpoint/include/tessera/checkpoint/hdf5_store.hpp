@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tessera's own checkpoint file: parallel HDF5 with one global dataset per parameter and per optimizer
-// state, whatever the grid. The contract is modules/checkpoint/FORMAT.md.
+// Tessera's own checkpoint file: parallel HDF5 with one global dataset per parameter and per
+// optimizer state, whatever the grid. The contract is modules/checkpoint/FORMAT.md.
 #pragma once
 
 #include <cstdint>
@@ -17,12 +17,12 @@ namespace tessera::checkpoint {
 
 /// Where a training run stands; empty (step 0, no optimizer) in an imported model.
 struct TrainingState {
-  std::int64_t step = 0;            ///< optimizer steps done
-  std::int64_t optimizer_steps = 0; ///< Adam's bias-correction count (dropped steps excluded)
-  std::int64_t data_position = 0;   ///< sequences consumed
-  std::uint64_t seed = 0;           ///< of sampling
-  std::string optimizer;            ///< "adamw", "sgd" or "" for weights alone
-  std::string training_json;        ///< the run's own record (schedule, lengths), verbatim; may be empty
+  std::int64_t step = 0;             ///< optimizer steps done
+  std::int64_t optimizer_steps = 0;  ///< Adam's bias-correction count (dropped steps excluded)
+  std::int64_t data_position = 0;    ///< sequences consumed
+  std::uint64_t seed = 0;            ///< of sampling
+  std::string optimizer;             ///< "adamw", "sgd" or "" for weights alone
+  std::string training_json;  ///< the run's own record (schedule, lengths), verbatim; may be empty
 };
 
 /// One dataset to be: /<group>/<parameter.name>, in the parameter's natural shape.
@@ -39,19 +39,22 @@ struct SaveOptions {
   bool collective = true;  ///< collective transfers; else independent ones
 };
 
-/// Writes a checkpoint under a temporary name and renames it when all of it is on disk. An unfinished
-/// writer leaves the previous checkpoint untouched; its temporary file is removed by the next save.
+/// Writes a checkpoint under a temporary name and renames it when all of it is on disk. An
+/// unfinished writer leaves the previous checkpoint untouched and removes its temporary file; what
+/// a killed job left is removed by the next save.
 class Hdf5Writer {
  public:
   /// Checks free space, creates the file and all datasets (allocated, not filled).
   /// collective over world; errors are agreed.
   Hdf5Writer(const comm::Communicator& world, std::filesystem::path path,
-             std::span<const DatasetSpec> datasets, const TrainingState& state, const EmbeddedFiles& files,
-             SaveOptions options = {});
+             std::span<const DatasetSpec> datasets, const TrainingState& state,
+             const EmbeddedFiles& files, SaveOptions options = {});
+  /// collective over world (MPI-IO's close is): after commit() or when all ranks unwind alike.
   ~Hdf5Writer();
 
-  /// Writes this rank's slices of one unit, narrowed from f32 to each dataset's dtype. `parameters`: all
-  /// of the unit, the same on all ranks; `slices`: this rank's. collective over world; errors are agreed.
+  /// Writes this rank's slices of one unit, narrowed from f32 to each dataset's dtype.
+  /// `parameters`: all of the unit, the same on all ranks; `slices`: this rank's. collective over
+  /// world; errors are agreed.
   void write(const std::string& group, std::span<const Parameter> parameters,
              std::span<const Slice> slices, std::span<const float> shard);
   /// Flushes, fsyncs, renames, fsyncs the directory. collective over world; errors are agreed.
@@ -68,7 +71,9 @@ class Hdf5Writer {
 class Hdf5Source : public Source {
  public:
   /// collective over world; errors are agreed. Refuses files of a newer format version.
-  static std::unique_ptr<Hdf5Source> open(const comm::Communicator& world, const std::filesystem::path& path);
+  static std::unique_ptr<Hdf5Source> open(const comm::Communicator& world,
+                                          const std::filesystem::path& path);
+  /// collective over the world it was opened on (MPI-IO's close is).
   ~Hdf5Source() override;
 
   const TrainingState& state() const { return state_; }
@@ -85,6 +90,7 @@ class Hdf5Source : public Source {
 
  private:
   Hdf5Source() = default;
+  Dtype require_dataset(const std::string& group, const Parameter& parameter) const;
   struct Impl;
   std::unique_ptr<Impl> impl_;
   TrainingState state_;

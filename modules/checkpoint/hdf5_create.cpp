@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "hdf5_create.hpp"
+
+#include <fmt/format.h>
+
+#include "base/version.hpp"
+#include "hdf5_attributes.hpp"
+#include "hdf5_file.hpp"
+#include "hdf5_transfer.hpp"
+#include "hdf5_types.hpp"
+
+namespace tessera::checkpoint {
+namespace {
+
+// Every element is written by its owner, so filling would be waste. Without times, equal content
+// gives equal files.
+Hdf5Properties dataset_creation() {
+  Hdf5Properties creation(hdf5_id(H5Pcreate(H5P_DATASET_CREATE), "dataset properties"));
+  hdf5_check(H5Pset_layout(creation.get(), H5D_CONTIGUOUS), "dataset properties");
+  hdf5_check(H5Pset_alloc_time(creation.get(), H5D_ALLOC_TIME_EARLY), "dataset properties");
+  hdf5_check(H5Pset_fill_time(creation.get(), H5D_FILL_TIME_NEVER), "dataset properties");
+  hdf5_check(H5Pset_obj_track_times(creation.get(), false), "dataset properties");
+  return creation;
+}
+
+}  // namespace
+
+Hdf5Dataset create_dataset(hid_t file, const std::string& path, Dtype dtype, const Shape& shape) {
+  const Hdf5Space space = select_range(shape, 0, 0);
+  return Hdf5Dataset(hdf5_id(H5Dcreate2(file, path.c_str(), hdf5_type(dtype).get(), space.get(),
+                                        H5P_DEFAULT, dataset_creation().get(), H5P_DEFAULT),
+                             fmt::format("creating '{}'", path)));
+}
+
+void create_group(hid_t file, const std::string& path) {
+  const Hdf5Properties creation(hdf5_id(H5Pcreate(H5P_GROUP_CREATE), "group properties"));
+  hdf5_check(H5Pset_obj_track_times(creation.get(), false), "group properties");
+  for (std::size_t slash = path.find('/');; slash = path.find('/', slash + 1)) {
+    const std::string parent = path.substr(0, slash);
+    if (H5Lexists(file, parent.c_str(), H5P_DEFAULT) <= 0) {
+      const Hdf5Group group(hdf5_id(
+          H5Gcreate2(file, parent.c_str(), H5P_DEFAULT, creation.get(), H5P_DEFAULT), parent));
+    }
+    if (slash == std::string::npos) return;
+  }
+}
+
+void write_state(hid_t file, const TrainingState& state) {
+  write_attribute(file, "format", std::string(format_name));
+  write_attribute(file, "format_version", format_version);
+  write_attribute(file, "created_by", "tessera " + version());
+  write_attribute(file, "step", state.step);
+  write_attribute(file, "optimizer_steps", state.optimizer_steps);
+  write_attribute(file, "data_position", state.data_position);
+  write_attribute(file, "seed", state.seed);
+  write_attribute(file, "optimizer", state.optimizer);
+  write_attribute(file, "training_json", state.training_json);
+}
+
+void describe_parameter(hid_t dataset, const Parameter& parameter) {
+  write_attribute(dataset, "placement", std::string(parameter.is_expert ? "expert" : "dense"));
+  write_attribute(
+      dataset, "orientation",
+      std::string(parameter.transposed ? "expert,out,in" : "as in the Hugging Face file"));
+  write_attribute(dataset, "checkpoint_transposed", std::int64_t(parameter.transposed));
+}
+
+}  // namespace tessera::checkpoint

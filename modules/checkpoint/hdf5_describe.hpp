@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// Everything that a Tessera file says about itself, read and checked by one rank and passed to the
+// others: no rank meets a broken file inside a collective call.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "comm/communicator.hpp"
+#include "tessera/checkpoint/hdf5_store.hpp"
+
+namespace tessera::checkpoint {
+
+struct StoredDataset {
+  std::string group;  ///< "parameters", "optimizer/exp_avg", ...
+  TensorInfo info;
+};
+
+struct FileDescription {
+  TrainingState state;
+  std::vector<StoredDataset> datasets;  ///< of /parameters and /optimizer, sorted by group and name
+  EmbeddedFiles files;
+  std::int64_t file_bytes = 0;
+};
+
+/// Checks the file's signature, format and version, and of each dataset that its type is one of
+/// FORMAT.md, that it is stored plainly (contiguous, unfiltered, in this file) and that its bytes
+/// lie within the file. Throws Error::file or Error::format naming the file and the object. local.
+FileDescription describe_file(const std::filesystem::path& path, int world_rank);
+
+/// `description` of rank 0 on all ranks. collective over world; errors are agreed.
+FileDescription broadcast_description(const comm::Communicator& world,
+                                      const FileDescription& description);
+
+/// `state` of rank 0 on all ranks. collective over world; errors are agreed.
+TrainingState broadcast_state(const comm::Communicator& world, const TrainingState& state);
+
+/// Name and length of each embedded file [bytes].
+using FileList = std::vector<std::pair<std::string, std::int64_t>>;
+
+/// Of the files that rank 0 has. collective over world; errors are agreed.
+FileList broadcast_file_list(const comm::Communicator& world, const EmbeddedFiles& files);
+
+}  // namespace tessera::checkpoint

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+// The file-system side of an atomic save: room is checked and reserved before, and the finished
+// file takes its name in one step after.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+
+#include "comm/communicator.hpp"
+
+namespace tessera::checkpoint {
+
+/// `<path>.partial`: in the same directory, so that a rename can replace `path`. local.
+std::filesystem::path partial_path(const std::filesystem::path& path);
+
+/// Rank 0 removes a stale partial file, checks that `needed_bytes` are free (the file being
+/// replaced still exists until the end) and creates an empty partial file; then each rank checks
+/// that it sees it. collective over world; throws Error::file, agreed.
+void prepare_partial(const comm::Communicator& world, const std::filesystem::path& path,
+                     std::int64_t needed_bytes);
+
+/// Rank 0 reserves the blocks of a partial file of `file_bytes`, where the file system can do that:
+/// a full disk or a quota is met here and not within a collective write. collective over world;
+/// errors are agreed.
+void reserve_partial(const comm::Communicator& world, const std::filesystem::path& path,
+                     std::int64_t file_bytes);
+
+/// Rank 0 fsyncs the partial file, renames it over `path` and fsyncs the directory. collective over
+/// world; errors are agreed.
+void commit_partial(const comm::Communicator& world, const std::filesystem::path& path);
+
+}  // namespace tessera::checkpoint

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+// Custom HDF5 float types (1.10 predefines neither half type) and element conversion.
+#include "hdf5_types.hpp"
+
+#include <bit>
+#include <cstring>
+
+namespace tessera::checkpoint {
+namespace {
+
+static_assert(std::endian::native == std::endian::little,
+              "elements travel as little-endian memory");
+
+// A 16-bit float with its sign in bit 15, then the exponent, then the mantissa:
+// H5T_FLOAT_BFLOAT16LE and H5T_IEEE_F16LE of newer HDF5 have the same fields.
+Hdf5Type make_float16(std::size_t exponent_bits, std::size_t bias) {
+  const std::size_t mantissa_bits = 15 - exponent_bits;
+  Hdf5Type type(hdf5_id(H5Tcopy(H5T_IEEE_F32LE), "copying an HDF5 type"));
+  const hid_t id = type.get();
+  hdf5_check(H5Tset_fields(id, 15, mantissa_bits, exponent_bits, 0, mantissa_bits), "float fields");
+  hdf5_check(H5Tset_size(id, 2), "float size");
+  hdf5_check(H5Tset_ebias(id, bias), "float bias");
+  return type;
+}
+
+template <class T>
+void narrow_as(std::span<const float> values, std::byte* raw) {
+  for (const float value : values) {
+    const T element(value);
+    std::memcpy(raw, &element, sizeof element);
+    raw += sizeof element;
+  }
+}
+
+template <class T>
+void widen_as(const std::byte* raw, std::span<float> values) {
+  for (float& value : values) {
+    T element;
+    std::memcpy(&element, raw, sizeof element);
+    value = static_cast<float>(element);
+    raw += sizeof element;
+  }
+}
+
+}  // namespace
+
+Hdf5Type hdf5_type(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::bf16: return make_float16(8, 127);
+    case Dtype::f16: return make_float16(5, 15);
+    case Dtype::f32: return Hdf5Type(hdf5_id(H5Tcopy(H5T_IEEE_F32LE), "copying an HDF5 type"));
+    case Dtype::f64: return Hdf5Type(hdf5_id(H5Tcopy(H5T_IEEE_F64LE), "copying an HDF5 type"));
+    case Dtype::u8: return Hdf5Type(hdf5_id(H5Tcopy(H5T_STD_U8LE), "copying an HDF5 type"));
+    default: fail(ErrorKind::internal, "no file type for dtype {}", to_string(dtype));
+  }
+}
+
+std::optional<Dtype> dtype_of_hdf5(hid_t type) {
+  for (const Dtype dtype : {Dtype::bf16, Dtype::f16, Dtype::f32, Dtype::f64, Dtype::u8}) {
+    if (H5Tequal(type, hdf5_type(dtype).get()) > 0) return dtype;
+  }
+  return std::nullopt;
+}
+
+std::uint16_t float_to_f16(float value) {
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  const auto sign = static_cast<std::uint16_t>((bits >> 16) & 0x8000u);
+  const std::uint32_t magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) return static_cast<std::uint16_t>(sign | 0x7e00u);
+  if (magnitude >= 0x477ff000u) return static_cast<std::uint16_t>(sign | 0x7c00u);
+  std::uint32_t half = 0, rest = 0, tie = 0;
+  if (magnitude < 0x38800000u) {  // subnormal half: multiples of 2^-24
+    const std::uint32_t shift = 126u - (magnitude >> 23);
+    if (shift > 25) return sign;
+    const std::uint32_t mantissa = (magnitude & 0x7fffffu) | 0x800000u;
+    half = mantissa >> shift;
+    rest = mantissa & ((1u << shift) - 1u);
+    tie = 1u << (shift - 1u);
+  } else {
+    half = (magnitude - 0x38000000u) >> 13;
+    rest = magnitude & 0x1fffu;
+    tie = 0x1000u;
+  }
+  if (rest > tie || (rest == tie && (half & 1u) != 0)) ++half;
+  return static_cast<std::uint16_t>(sign | half);
+}
+
+void narrow(std::span<const float> values, Dtype dtype, std::byte* raw) {
+  switch (dtype) {
+    case Dtype::bf16: return narrow_as<bf16>(values, raw);
+    case Dtype::f32: return narrow_as<float>(values, raw);
+    case Dtype::f64: return narrow_as<double>(values, raw);
+    case Dtype::f16:
+      for (const float value : values) {
+        const std::uint16_t element = float_to_f16(value);
+        std::memcpy(raw, &element, sizeof element);
+        raw += sizeof element;
+      }
+      return;
+    default: fail(ErrorKind::internal, "no conversion from f32 to {}", to_string(dtype));
+  }
+}
+
+void widen(const std::byte* raw, Dtype dtype, std::span<float> values) {
+  switch (dtype) {
+    case Dtype::bf16: return widen_as<bf16>(raw, values);
+    case Dtype::f32: return widen_as<float>(raw, values);
+    case Dtype::f64: return widen_as<double>(raw, values);
+    case Dtype::f16:
+      for (float& value : values) {
+        std::uint16_t element = 0;
+        std::memcpy(&element, raw, sizeof element);
+        value = f16_to_float(element);
+        raw += sizeof element;
+      }
+      return;
+    default: fail(ErrorKind::internal, "no conversion from {} to f32", to_string(dtype));
+  }
+}
+
+}  // namespace tessera::checkpoint
