@@ -64,8 +64,9 @@ void require_implemented(ConfigReader& reader) {
     fail(ErrorKind::config, "{} is true; only decoders are implemented",
          reader.name("is_encoder_decoder"));
   }
-  if (reader.contains("dtype") && reader.contains("torch_dtype") &&
-      reader.value("dtype") != reader.value("torch_dtype")) {
+  const bool has_dtype = reader.contains("dtype");
+  const bool has_torch_dtype = reader.contains("torch_dtype");
+  if (has_dtype && has_torch_dtype && reader.value("dtype") != reader.value("torch_dtype")) {
     fail(ErrorKind::config,
          "{} is {} but torch_dtype is {} (two spellings of one parameter must agree)",
          reader.name("dtype"), reader.value("dtype").dump(), reader.value("torch_dtype").dump());
