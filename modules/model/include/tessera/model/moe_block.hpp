@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// Second half of a layer: x + combine(expert(dispatch(norm(x)))), routed by the router, forward and
+// backward. The residual stream and the router see f32, the experts T.
+#pragma once
+
+#include "comm/process_grid.hpp"
+#include "kernel/view.hpp"
+#include "tessera/model/config.hpp"
+#include "tessera/model/unit_view.hpp"
+#include "tessera/moe/dispatch.hpp"
+#include "tessera/moe/expert.hpp"
+#include "tessera/moe/load_balance.hpp"
+#include "tessera/moe/route.hpp"
+
+namespace tessera::model {
+
+template <class T>
+struct MoeSaved {
+  kernel::Matrix<float> x;     ///< [T, H] residual stream before the block
+  kernel::Vector<float> rstd;  ///< [T]
+  moe::Routing routing;
+  moe::DispatchHandle handle;
+  moe::ExpertSaved<T> expert;
+  kernel::Matrix<T> outputs;  ///< [T * K, H] expert outputs, back at their tokens
+};
+
+template <class T>
+class MoeBlock {
+ public:
+  MoeBlock(const comm::ProcessGrid& grid, const ModelConfig& config)
+      : grid_(grid), config_(config) {}
+
+  /// x [T, H] f32 (kept) -> the residual stream after the layer [T, H] f32. `balance` (or null)
+  /// sees the routing. collective over grid.expert(), also for a rank without tokens.
+  kernel::Matrix<float> forward(const UnitView<const T>& dense, const UnitView<const T>& experts,
+                                kernel::Matrix<float> x, moe::LoadBalance* balance,
+                                MoeSaved<T>& saved) const;
+  /// dx [T, H] f32: gradient after the block in, before the block out. aux_gradient: see
+  /// moe::route_backward. Adds to both units' gradients. collective over grid.expert().
+  void backward(const UnitView<const T>& dense, const UnitView<const T>& experts,
+                const MoeSaved<T>& saved, kernel::Vector<const float> aux_gradient,
+                const UnitView<float>& dense_gradients, const UnitView<float>& expert_gradients,
+                kernel::Matrix<float> dx) const;
+
+ private:
+  moe::ExpertWeights<T> expert_weights(const UnitView<const T>& experts) const;
+
+  kernel::Execution execution_;
+  const comm::ProcessGrid& grid_;
+  const ModelConfig& config_;
+};
+
+}  // namespace tessera::model

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// The whole model on one page: embedding, layers, head, and the same in reverse. Each unit is
+// gathered just before use, with the next one already on its way, and released right after.
+#pragma once
+
+#include <vector>
+
+#include "comm/process_grid.hpp"
+#include "kernel/rope.hpp"
+#include "tessera/model/attention_block.hpp"
+#include "tessera/model/batch.hpp"
+#include "tessera/model/config.hpp"
+#include "tessera/model/loss_head.hpp"
+#include "tessera/model/moe_block.hpp"
+#include "tessera/zero3/parameter_store.hpp"
+
+namespace tessera::model {
+
+struct PassOptions {
+  bool with_gradient = true;
+  double loss_scale = 1.0;       ///< 1 / number of targets over all ranks and micro-steps
+  double aux_coefficient = 0.0;  ///< of the load-balancing loss; 0: not computed
+  double aux_share = 1.0;        ///< this micro-step's share of the step's auxiliary loss
+  float* logits = nullptr;       ///< host [T, V] f32 of this rank's tokens, or null
+};
+
+struct PassResult {
+  double loss_sum = 0.0;  ///< cross-entropy over this rank's targets
+  double aux_loss = 0.0;  ///< load-balancing loss over all ranks, before its coefficient
+  std::vector<std::int64_t> expert_load;  ///< [L, E] choices of this rank's tokens
+};
+
+template <class T>
+class Transformer {
+ public:
+  /// The grid and the store must outlive the model.
+  Transformer(const comm::ProcessGrid& grid, ModelConfig config, zero3::ParameterStore<T>& store);
+
+  const ModelConfig& config() const { return config_; }
+
+  /// Loss of one micro-step; with_gradient: adds this step's gradient to the store's gradient
+  /// shards. collective over grid.world(), also for a rank without tokens. All ranks pass the same
+  /// length.
+  PassResult pass(const Batch& batch, const PassOptions& options);
+
+ private:
+  struct Saved {
+    AttentionSaved<T> attention;
+    MoeSaved<T> moe;
+  };
+
+  kernel::Matrix<float> embed(const Batch& batch);
+  kernel::Matrix<float> forward_layers(const Batch& batch, kernel::Matrix<float> x,
+                                       const PassOptions& options, moe::LoadBalance* balance,
+                                       std::vector<Saved>& saved, PassResult& result);
+  double head(const Batch& batch, kernel::Matrix<const float> x, const PassOptions& options,
+              kernel::Matrix<float> dx);
+  void backward_layers(const Batch& batch, std::vector<Saved>& saved,
+                       kernel::Vector<const float> aux_gradient, kernel::Matrix<float> dx);
+  void embed_backward(const Batch& batch, kernel::Matrix<const float> dx);
+  void prepare_rope(std::int64_t length);
+  UnitView<const T> gathered(std::size_t unit_idx);
+  UnitView<float> gradient(std::size_t unit_idx);
+
+  kernel::Execution execution_;
+  const comm::ProcessGrid& grid_;
+  ModelConfig config_;
+  zero3::ParameterStore<T>& store_;
+  kernel::RopeTable rope_;
+};
+
+}  // namespace tessera::model

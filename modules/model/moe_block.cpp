@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <tessera/model/moe_block.hpp>
+
+#include "kernel/rms_norm.hpp"
+#include "kernel/rows.hpp"
+
+namespace tessera::model {
+namespace {
+
+template <class T>
+kernel::Vector<T> flat(const kernel::Matrix<T>& matrix) {
+  return kernel::Vector<T>(matrix.data(), matrix.size());
+}
+
+/// The router's parameters in f32: its products and softmax are f32 in every mode.
+template <class T>
+struct WideRouter {
+  kernel::Matrix<float> weight;
+  kernel::Vector<float> bias;
+
+  WideRouter(const kernel::Execution& execution, const ModelConfig& config,
+             const UnitView<const T>& dense)
+      : weight(kernel::uninitialized("router weight f32"), config.num_experts, config.hidden_size),
+        bias(kernel::uninitialized("router bias f32"), config.num_experts) {
+    kernel::convert<T, float>(execution, dense.vector("router.weight", weight.size()),
+                              flat(weight));
+    kernel::convert<T, float>(execution, dense.vector("router.bias", bias.size()), bias);
+  }
+};
+
+/// norm(x) in f32; computed again in backward rather than kept.
+template <class T>
+kernel::Matrix<float> normalize(const kernel::Execution& execution, const ModelConfig& config,
+                                const UnitView<const T>& dense, kernel::Matrix<const float> x,
+                                kernel::Vector<float> rstd) {
+  const kernel::Matrix<float> normed(kernel::uninitialized("moe normed"), x.extent(0), x.extent(1));
+  kernel::rms_norm_forward<T, float>(
+      execution, x, dense.vector("post_attention_layernorm.weight", config.hidden_size),
+      static_cast<float>(config.rms_norm_epsilon), normed, rstd);
+  return normed;
+}
+
+template <class T>
+kernel::Matrix<T> as_type(const kernel::Execution& execution, const kernel::Matrix<float>& x) {
+  if constexpr (std::is_same_v<T, float>) {
+    return x;
+  } else {
+    const kernel::Matrix<T> narrow(kernel::uninitialized("moe normed"), x.extent(0), x.extent(1));
+    kernel::convert<float, T>(execution, flat(x), flat(narrow));
+    return narrow;
+  }
+}
+
+}  // namespace
+
+template <class T>
+moe::ExpertWeights<T> MoeBlock<T>::expert_weights(const UnitView<const T>& experts) const {
+  const BlockDistribution blocks{config_.num_experts, grid_.expert().size()};
+  moe::ExpertWeights<T> weights;
+  weights.local_experts = blocks.count(grid_.expert().rank());
+  weights.hidden_size = config_.hidden_size;
+  weights.intermediate_size = config_.intermediate_size;
+  weights.gate_up = experts.get("gate_up_proj");
+  weights.gate_up_bias = experts.get("gate_up_proj_bias");
+  weights.down = experts.get("down_proj");
+  weights.down_bias = experts.get("down_proj_bias");
+  weights.activation.alpha = static_cast<float>(config_.swiglu_alpha);
+  weights.activation.limit = static_cast<float>(config_.swiglu_limit);
+  return weights;
+}
+
+template <class T>
+kernel::Matrix<float> MoeBlock<T>::forward(const UnitView<const T>& dense,
+                                           const UnitView<const T>& experts,
+                                           kernel::Matrix<float> x, moe::LoadBalance* balance,
+                                           MoeSaved<T>& saved) const {
+  saved.x = x;
+  saved.rstd = kernel::Vector<float>(kernel::uninitialized("moe rstd"), x.extent(0));
+  const auto normed = normalize<T>(execution_, config_, dense, x, saved.rstd);
+  const WideRouter<T> router(execution_, config_, dense);
+  saved.routing =
+      moe::route_forward(execution_, {router.weight, router.bias, config_.top_k}, normed);
+  if (balance != nullptr) balance->add(execution_, saved.routing);
+
+  saved.handle = moe::plan_dispatch(grid_.expert(), config_.num_experts, saved.routing.index);
+  const auto rows =
+      moe::dispatch_forward<T>(grid_.expert(), saved.handle, as_type<T>(execution_, normed));
+  const auto outputs =
+      moe::expert_forward<T>(execution_, expert_weights(experts), saved.handle.expert_offset,
+                             saved.handle.row_expert, rows, saved.expert);
+  const kernel::Matrix<float> y(kernel::uninitialized("layer output"), x.extent(0), x.extent(1));
+  Kokkos::deep_copy(execution_, y, x);
+  saved.outputs =
+      moe::combine_forward<T>(grid_.expert(), saved.handle, outputs, saved.routing.weight, y);
+  return y;
+}
+
+template <class T>
+void MoeBlock<T>::backward(const UnitView<const T>& dense, const UnitView<const T>& experts,
+                           const MoeSaved<T>& saved, kernel::Vector<const float> aux_gradient,
+                           const UnitView<float>& dense_gradients,
+                           const UnitView<float>& expert_gradients,
+                           kernel::Matrix<float> dx) const {
+  const std::int64_t hidden = config_.hidden_size, num_experts = config_.num_experts;
+  const kernel::Matrix<float> dweight(kernel::uninitialized("routing dweight"), dx.extent(0),
+                                      config_.top_k);
+  const auto doutputs = moe::combine_backward<T>(grid_.expert(), saved.handle, saved.outputs,
+                                                 saved.routing.weight, dx, dweight);
+  const auto drows = moe::expert_backward<T>(
+      execution_, expert_weights(experts), saved.handle.expert_offset, saved.expert, doutputs,
+      {expert_gradients.get("gate_up_proj"), expert_gradients.get("gate_up_proj_bias"),
+       expert_gradients.get("down_proj"), expert_gradients.get("down_proj_bias")});
+  const kernel::Matrix<float> dnormed("moe dnormed", dx.extent(0), dx.extent(1));
+  moe::dispatch_backward<T>(grid_.expert(), saved.handle, drows, dnormed);
+
+  const auto normed = normalize<T>(execution_, config_, dense, saved.x, saved.rstd);
+  const WideRouter<T> router(execution_, config_, dense);
+  moe::route_backward(execution_, {router.weight, router.bias, config_.top_k}, saved.routing,
+                      normed, dweight, aux_gradient, dnormed,
+                      dense_gradients.matrix("router.weight", num_experts, hidden),
+                      dense_gradients.vector("router.bias", num_experts));
+  kernel::rms_norm_backward<T>(
+      execution_, dnormed, saved.x, dense.vector("post_attention_layernorm.weight", hidden),
+      saved.rstd, dx, dense_gradients.vector("post_attention_layernorm.weight", hidden));
+}
+
+template class MoeBlock<float>;
+template class MoeBlock<bf16>;
+
+}  // namespace tessera::model

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <tessera/model/transformer.hpp>
+
+#include "kernel/rows.hpp"
+#include "tessera/model/parameter_units.hpp"
+
+namespace tessera::model {
+namespace {
+
+kernel::RopeFrequencies frequencies(const ModelConfig& config) {
+  const RopeConfig& rope = config.rope;
+  if (rope.variant == RopeVariant::plain) {
+    return kernel::default_frequencies(rope.theta, config.head_size);
+  }
+  kernel::YarnOptions yarn;
+  yarn.theta = rope.theta;
+  yarn.head_size = config.head_size;
+  yarn.factor = rope.factor;
+  yarn.beta_fast = rope.beta_fast;
+  yarn.beta_slow = rope.beta_slow;
+  yarn.original_max_position = rope.original_max_position;
+  yarn.truncate = rope.truncate;
+  yarn.attention_factor = rope.attention_factor;
+  yarn.mscale = rope.mscale;
+  yarn.mscale_all_dim = rope.mscale_all_dim;
+  return kernel::yarn_frequencies(yarn);
+}
+
+}  // namespace
+
+template <class T>
+Transformer<T>::Transformer(const comm::ProcessGrid& grid, ModelConfig config,
+                            zero3::ParameterStore<T>& store)
+    : grid_(grid), config_(std::move(config)), store_(store) {}
+
+template <class T>
+PassResult Transformer<T>::pass(const Batch& batch, const PassOptions& options) {
+  prepare_rope(batch.length);
+  PassResult result;
+  std::vector<Saved> saved;
+  const bool with_aux = options.aux_coefficient != 0.0;
+  moe::LoadBalance balance(config_.num_experts);
+
+  kernel::Matrix<float> x = embed(batch);
+  x = forward_layers(batch, x, options, with_aux ? &balance : nullptr, saved, result);
+  if (with_aux) result.aux_loss = balance.finish(grid_.world());
+
+  const kernel::Matrix<float> dx(kernel::uninitialized("dx"),
+                                 options.with_gradient ? x.extent(0) : 0, x.extent(1));
+  result.loss_sum = head(batch, x, options, dx);
+  if (!options.with_gradient) return result;
+
+  kernel::Vector<const float> aux_gradient;
+  if (with_aux) aux_gradient = balance.gradient(options.aux_coefficient * options.aux_share);
+  backward_layers(batch, saved, aux_gradient, dx);
+  embed_backward(batch, dx);
+  store_.finish_reductions();
+  return result;
+}
+
+template <class T>
+kernel::Matrix<float> Transformer<T>::embed(const Batch& batch) {
+  const UnitView<const T> embedding = gathered(UnitIndex::embedding);
+  store_.prefetch(UnitIndex::dense(0));
+  const kernel::Matrix<float> x(kernel::uninitialized("embedded"), batch.num_tokens(),
+                                config_.hidden_size);
+  kernel::gather_rows<T, float>(
+      execution_, embedding.matrix("embed_tokens.weight", config_.vocab_size, config_.hidden_size),
+      batch.tokens, x);
+  store_.release(UnitIndex::embedding);
+  return x;
+}
+
+template <class T>
+kernel::Matrix<float> Transformer<T>::forward_layers(const Batch& batch, kernel::Matrix<float> x,
+                                                     const PassOptions& options,
+                                                     moe::LoadBalance* balance,
+                                                     std::vector<Saved>& saved,
+                                                     PassResult& result) {
+  const MoeBlock<T> moe_block(grid_, config_);
+  for (std::int64_t layer = 0; layer < config_.num_layers; ++layer) {
+    const bool is_last = layer + 1 == config_.num_layers;
+    Saved kept;
+    const UnitView<const T> dense = gathered(UnitIndex::dense(layer));
+    store_.prefetch(UnitIndex::expert(layer));
+    const AttentionBlock<T> attention(config_, rope_, layer, batch.sequences, batch.length);
+    x = attention.forward(dense, x, kept.attention);
+    const UnitView<const T> experts = gathered(UnitIndex::expert(layer));
+    store_.prefetch(is_last ? UnitIndex::head(config_.num_layers) : UnitIndex::dense(layer + 1));
+    x = moe_block.forward(dense, experts, x, balance, kept.moe);
+    store_.release(UnitIndex::dense(layer));
+    store_.release(UnitIndex::expert(layer));
+    const std::vector<std::int64_t>& load = kept.moe.handle.local_load;
+    result.expert_load.insert(result.expert_load.end(), load.begin(), load.end());
+    if (options.with_gradient) saved.push_back(std::move(kept));
+  }
+  return x;
+}
+
+template <class T>
+double Transformer<T>::head(const Batch& batch, kernel::Matrix<const float> x,
+                            const PassOptions& options, kernel::Matrix<float> dx) {
+  const std::size_t head = UnitIndex::head(config_.num_layers);
+  const std::size_t vocabulary = config_.tied_embeddings ? UnitIndex::embedding : head;
+  const char* name = config_.tied_embeddings ? "embed_tokens.weight" : "lm_head.weight";
+  const UnitView<const T> weights = gathered(head), matrix = gathered(vocabulary);
+  if (options.with_gradient) {
+    store_.prefetch(UnitIndex::expert(config_.num_layers - 1));
+    store_.prefetch(UnitIndex::dense(config_.num_layers - 1));
+  }
+  const HeadWeights<T> head_weights{weights.vector("norm.weight", config_.hidden_size),
+                                    matrix.matrix(name, config_.vocab_size, config_.hidden_size)};
+  HeadGradients gradients;
+  if (options.with_gradient) {
+    gradients = {gradient(head).vector("norm.weight", config_.hidden_size),
+                 gradient(vocabulary).matrix(name, config_.vocab_size, config_.hidden_size)};
+  }
+  const double loss =
+      loss_head<T>(execution_, config_, head_weights, batch, x, options.loss_scale,
+                   options.with_gradient ? &gradients : nullptr, dx, options.logits);
+  store_.release(head);
+  if (config_.tied_embeddings) store_.release(vocabulary);
+  // A tied matrix keeps its gradient buffer: the embedding adds to it and reduces once.
+  if (options.with_gradient) store_.reduce(head);
+  return loss;
+}
+
+template <class T>
+void Transformer<T>::backward_layers(const Batch& batch, std::vector<Saved>& saved,
+                                     kernel::Vector<const float> aux_gradient,
+                                     kernel::Matrix<float> dx) {
+  const MoeBlock<T> moe_block(grid_, config_);
+  for (std::int64_t layer = config_.num_layers - 1; layer >= 0; --layer) {
+    const UnitView<const T> experts = gathered(UnitIndex::expert(layer));
+    const UnitView<const T> dense = gathered(UnitIndex::dense(layer));
+    if (layer > 0) {
+      store_.prefetch(UnitIndex::expert(layer - 1));
+      store_.prefetch(UnitIndex::dense(layer - 1));
+    }
+    const UnitView<float> dense_gradients = gradient(UnitIndex::dense(layer));
+    moe_block.backward(dense, experts, saved[layer].moe, aux_gradient, dense_gradients,
+                       gradient(UnitIndex::expert(layer)), dx);
+    store_.release(UnitIndex::expert(layer));
+    store_.reduce(UnitIndex::expert(layer));
+    const AttentionBlock<T> attention(config_, rope_, layer, batch.sequences, batch.length);
+    attention.backward(dense, saved[layer].attention, dense_gradients, dx);
+    store_.release(UnitIndex::dense(layer));
+    store_.reduce(UnitIndex::dense(layer));
+    saved[layer] = Saved();
+  }
+}
+
+template <class T>
+void Transformer<T>::embed_backward(const Batch& batch, kernel::Matrix<const float> dx) {
+  kernel::scatter_add_rows(
+      execution_, dx, batch.tokens,
+      gradient(UnitIndex::embedding)
+          .matrix("embed_tokens.weight", config_.vocab_size, config_.hidden_size));
+  store_.reduce(UnitIndex::embedding);
+}
+
+template <class T>
+void Transformer<T>::prepare_rope(std::int64_t length) {
+  if (static_cast<std::int64_t>(rope_.cosine.extent(0)) == length) return;
+  rope_ = kernel::make_rope_table(frequencies(config_), length);
+}
+
+template <class T>
+UnitView<const T> Transformer<T>::gathered(std::size_t unit_idx) {
+  return {store_.unit(unit_idx), store_.gather(unit_idx)};
+}
+
+template <class T>
+UnitView<float> Transformer<T>::gradient(std::size_t unit_idx) {
+  return {store_.unit(unit_idx), store_.gradient(unit_idx)};
+}
+
+template class Transformer<float>;
+template class Transformer<bf16>;
+
+}  // namespace tessera::model

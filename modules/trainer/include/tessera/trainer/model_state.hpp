@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// Between checkpoint files and the shards of a model: load, resume, save.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+
+#include "comm/process_grid.hpp"
+#include "tessera/checkpoint/hdf5_store.hpp"
+#include "tessera/checkpoint/key_report.hpp"
+#include "tessera/checkpoint/source.hpp"
+#include "tessera/model/config.hpp"
+#include "tessera/zero3/optimizer.hpp"
+#include "tessera/zero3/parameter_store.hpp"
+
+namespace tessera::trainer {
+
+/// A model as a checkpoint describes it, before any tensor byte is read.
+struct ModelSource {
+  std::unique_ptr<checkpoint::Source> source;
+  model::ModelConfig config;
+  checkpoint::EmbeddedFiles files;     ///< config.json, tokenizer, ...: kept with every save
+  checkpoint::TrainingState training;  ///< where a Tessera file stands; step 0 otherwise
+};
+
+/// Opens MODEL (Hugging Face directory or Tessera file), parses its configuration and compares its
+/// keys with what the model needs. collective over world; errors are the same on all ranks.
+ModelSource open_model(const comm::Communicator& world, const std::filesystem::path& path,
+                       const checkpoint::KeyOptions& keys);
+
+/// Units of the model, placed on the grid, with memory for this rank's shards. collective over
+/// world.
+template <class T>
+zero3::ParameterStore<T> make_store(
+    const comm::ProcessGrid& grid, const model::ModelConfig& config,
+    zero3::GradientTransport transport = zero3::GradientTransport::f32);
+
+/// Reads this rank's part of every parameter, unit by unit; parameters that may be missing are
+/// initialised (norms one, biases and sinks zero, matrices normal with config.initializer_range;
+/// the same on every grid). collective over grid.world(); errors are agreed.
+template <class T>
+checkpoint::LoadReport load_parameters(const comm::ProcessGrid& grid, ModelSource& model,
+                                       zero3::ParameterStore<T>& store,
+                                       const checkpoint::LoadOptions& options = {});
+
+/// Reads the optimizer's state of a Tessera file into the shards. collective; errors are agreed.
+template <class T>
+checkpoint::LoadReport load_optimizer(const comm::ProcessGrid& grid, checkpoint::Hdf5Source& source,
+                                      zero3::ParameterStore<T>& store,
+                                      const checkpoint::LoadOptions& options = {});
+
+/// Writes parameters (f32 master weights) and the optimizer's state; returns the bytes of this
+/// rank. The file appears under `path` complete or not at all. collective over grid.world(); errors
+/// are agreed.
+template <class T>
+std::int64_t save_checkpoint(const comm::ProcessGrid& grid, const zero3::ParameterStore<T>& store,
+                             const std::filesystem::path& path,
+                             const checkpoint::TrainingState& state,
+                             const checkpoint::EmbeddedFiles& files);
+
+/// Copies a Hugging Face directory into a Tessera file, unit by unit, each tensor in its own dtype.
+/// collective over grid.world(); errors are agreed.
+checkpoint::LoadReport import_model(const comm::ProcessGrid& grid, ModelSource& model,
+                                    const std::filesystem::path& path);
+
+}  // namespace tessera::trainer

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <tessera/checkpoint/report_file.hpp>
+#include <tessera/trainer/probe.hpp>
+
+#include "base/block_distribution.hpp"
+#include "base/log.hpp"
+#include "comm/agree.hpp"
+#include "tessera/model/transformer.hpp"
+#include "tessera/trainer/token_data.hpp"
+#include "tessera/trainer/train_step.hpp"
+#include "tessera/zero3/grad_norm.hpp"
+
+namespace tessera::trainer {
+namespace {
+
+using checkpoint::ReportFile;
+
+/// This rank's rows of the given tokens.
+struct ProbeBatch {
+  model::Batch batch;
+  std::int64_t num_rows = 0;   ///< over all ranks
+  std::int64_t first_row = 0;  ///< of this rank
+};
+
+ProbeBatch read_batch(const comm::ProcessGrid& grid, std::int64_t vocab_size,
+                      const ProbeOptions& options) {
+  TokenDataOptions data_options;
+  data_options.vocab_size = vocab_size;
+  data_options.labels.path = options.labels;
+  data_options.whole_stream = true;
+  const TokenData data = TokenData::open(grid.world(), options.tokens, data_options);
+  const std::int64_t length = data.sequence_length();
+  const BlockDistribution rows{data.num_sequences(), grid.world().size()};
+  const int rank = grid.world().rank();
+  ProbeBatch probe{{}, data.num_sequences(), rows.begin(rank)};
+  probe.batch = comm::agreed(grid.world(), "read tokens", [&] {
+    const std::int64_t count = rows.count(rank);
+    std::vector<std::int64_t> tokens(count * length), labels(count * length);
+    for (std::int64_t row = 0; row < count; ++row) {
+      data.read(rows.begin(rank) + row, std::span(tokens).subspan(row * length, length),
+                std::span(labels).subspan(row * length, length));
+    }
+    return model::make_batch(count, length, tokens, labels, vocab_size);
+  });
+  return probe;
+}
+
+/// Writes one shard of every unit under /<group>/<tensor name>.
+template <class T, class Shard>
+void write_units(ReportFile& report, const char* group, const zero3::ParameterStore<T>& store,
+                 const Shard& shard_of) {
+  for (std::size_t i = 0; i < store.num_units(); ++i) {
+    const zero3::Unit& unit = store.unit(i);
+    const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), shard_of(unit));
+    report.write_parameters(group, unit.parameters(), unit.slices(),
+                            std::span<const float>(host.data(), host.size()));
+  }
+}
+
+template <class T>
+void write_logits(ReportFile& report, model::Transformer<T>& model, const ProbeBatch& probe) {
+  const std::int64_t vocab = model.config().vocab_size, length = probe.batch.length;
+  std::vector<float> logits(static_cast<std::size_t>(probe.batch.num_tokens() * vocab));
+  model::PassOptions pass;
+  pass.with_gradient = false;
+  pass.logits = logits.data();
+  model.pass(probe.batch, pass);
+  report.write_part("logits", {probe.num_rows, length, vocab}, probe.first_row * length * vocab,
+                    logits);
+}
+
+template <class T>
+ProbeResult run(const comm::ProcessGrid& grid, ModelSource& source, const ProbeOptions& options) {
+  ProbeResult result;
+  const ProbeBatch probe = read_batch(grid, source.config.vocab_size, options);
+  zero3::ParameterStore<T> store = make_store<T>(grid, source.config);
+  result.load = load_parameters(grid, source, store);
+  model::Transformer<T> model(grid, source.config, store);
+  const std::span batches(&probe.batch, 1);
+
+  ReportFile report(grid.world(), options.output);
+  write_logits(report, model, probe);
+  const StepOutcome first = compute_gradient(grid, model, store, batches, options.aux_coefficient);
+  result.loss = first.loss;
+  result.num_targets = first.num_targets;
+  result.grad_norm = zero3::global_grad_norm(grid.world(), store, false).norm;
+  report.write_scalar("loss", result.loss);
+  report.write_scalar("grad_norm", result.grad_norm);
+  if (options.aux_coefficient != 0.0) report.write_scalar("aux_loss", first.aux_loss);
+  write_units(report, "grad", store, [](const zero3::Unit& unit) { return unit.gradient(); });
+
+  StepOptions step;
+  step.learning_rate = options.learning_rate;
+  step.max_grad_norm = options.max_grad_norm;
+  step.aux_coefficient = options.aux_coefficient;
+  for (std::int64_t i = 0; i < options.num_steps; ++i) {
+    const StepOutcome outcome = train_step(grid, model, store, batches, options.optimizer, step);
+    if (outcome.updated) ++step.optimizer_step;
+    result.losses.push_back(outcome.loss);
+  }
+  if (options.num_steps > 0) {
+    report.write_values("losses", result.losses);
+    write_units(report, "param", store, [](const zero3::Unit& unit) { return unit.master(); });
+  }
+  report.commit();
+  return result;
+}
+
+}  // namespace
+
+ProbeResult run_probe(const comm::ProcessGrid& grid, ModelSource& model,
+                      const ProbeOptions& options) {
+  return options.dtype == Dtype::bf16 ? run<bf16>(grid, model, options)
+                                      : run<float>(grid, model, options);
+}
+
+}  // namespace tessera::trainer
