@@ -56,12 +56,14 @@ CONFIGURATIONS = [
         adamw=dict(lr=1e-3, clip=0.0, weight_decay=0.1),
     ),
     # Order of layers from layer_types, another YaRN, three experts per token, weight decay in SGD, a row
-    # without targets, and config.json as transformers 4 wrote it.
+    # without targets, a padding id (its embedding row gets no gradient from being looked up) and config.json
+    # as transformers 4 wrote it.
     Golden(
         name="mini3", rows=6, length=21, ignored_row=True, transformers_4_spelling=True, aux_loss_coef=0.9,
         config=dict(vocab_size=83, hidden_size=48, num_hidden_layers=3, num_attention_heads=6,
                     num_key_value_heads=3, head_dim=32, intermediate_size=28, num_local_experts=8,
                     num_experts_per_tok=3, sliding_window=6, max_position_embeddings=16384, rms_norm_eps=1e-6,
+                    pad_token_id=5,
                     layer_types=["full_attention", "sliding_attention", "full_attention"],
                     rope_parameters=rope(10000.0, 8.0, 16.0, 2.0, True, 2048)),
         sgd=dict(lr=0.1, clip=0.0, weight_decay=0.05),
