@@ -9,14 +9,16 @@
 
 namespace tessera::kernel {
 
-/// exp(x) for x <= 0 (and rounding errors above), within 2 ulp of the exponential of a float that
-/// is off by half an ulp; below -87 (results under the smallest normal float) it is 0; NaN stays
-/// NaN. Coefficients: Cephes, expf.
+/// exp(x) for x <= 0 and what rounding errors may make of it, with a relative error of |x| * 2^-24
+/// + 2^-23 (as much as rounding x costs); 0 from x = -87 on, where results leave the normal floats;
+/// NaN stays NaN. Coefficients: Cephes, expf.
 KOKKOS_INLINE_FUNCTION float exp_nonpositive(float x) {
-  const float lowest = -87.0f;
-  const float bounded = x > lowest ? (x < 1.0f ? x : 1.0f) : lowest;  // NaN: lowest
-  const auto n = static_cast<std::int32_t>(bounded * 1.44269504f - 0.5f);  // rounds to nearest
-  const float r = x - static_cast<float>(n) * 0.693147181f;
+  // Comparisons in this direction let NaN through, and are the ones that become vector
+  // instructions.
+  const float above = x < -87.0f ? -87.0f : x;
+  const float bounded = above > 1.0f ? 1.0f : above;
+  const auto n = static_cast<std::int32_t>(bounded * 1.44269504f - 0.5f);  // nearest; any for NaN
+  const float r = bounded - static_cast<float>(n) * 0.693147181f;
   float p = 1.9875691500e-4f;
   p = p * r + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;
@@ -24,10 +26,10 @@ KOKKOS_INLINE_FUNCTION float exp_nonpositive(float x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  const std::int32_t power_bits = (n + 127) << 23;
+  const std::int32_t power_bits = n <= -126 ? 0 : (n + 127) << 23;
   float power;
   memcpy(&power, &power_bits, sizeof power);
-  return x < lowest ? 0.0f : p * power;
+  return p * power;
 }
 
 /// Integers in the order of the floats that they stand for, so that an integer maximum finds the
