@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// A named group of ranks that owns its duplicate of an MPI_Comm. Every collective names its call site,
-// waits with a deadline and yields the core while it waits; in checked mode the ranks compare what
-// they are about to do before they do it.
+// A named group of ranks that owns its duplicate of an MPI_Comm. Every collective names its call
+// site, waits with a deadline and yields the core while it waits; in checked mode the ranks compare
+// what they are about to do before they do it.
 #pragma once
+
+#include <mpi.h>
 
 #include <chrono>
 #include <functional>
@@ -12,10 +14,9 @@
 #include <string_view>
 #include <vector>
 
-#include <mpi.h>
-
 #include "base/dtype.hpp"
 #include "base/error.hpp"
+#include "comm/watchdog.hpp"
 
 namespace tessera::comm {
 
@@ -23,8 +24,10 @@ enum class ReduceOp { sum, max, min };
 
 /// How a communicator waits and whether it checks; the same on all its ranks.
 struct CommunicatorOptions {
-  std::chrono::milliseconds deadline = std::chrono::minutes(10);  ///< of every single wait
-  bool checked = false;  ///< compare each collective (operation, dtype, count, name) across ranks first
+  std::chrono::milliseconds deadline = default_deadline();  ///< of every single wait
+  /// Compare each collective (operation, dtype, count, name) across ranks before it starts. The
+  /// environment variable TESSERA_CHECKED=1 on any rank turns it on for all.
+  bool checked = false;
 };
 
 /// Bytes that this rank passed to collectives of one communicator, by the logical volume formulas:
@@ -37,6 +40,8 @@ struct Traffic {
 };
 
 class Collectives;  // the backend: collectives.hpp
+class CallChecker;  // checked mode: checked.hpp
+enum class OperationKind : std::int32_t;
 
 /// An operation in flight. wait() completes it, with the communicator's deadline. Destroying an
 /// unfinished request is a contract violation (MPI still owns the buffers).
@@ -49,7 +54,8 @@ class Request {
   ~Request();
 
   bool pending() const { return static_cast<bool>(wait_); }
-  /// Completes the operation; a second call does nothing. Throws Error::communication past the deadline.
+  /// Completes the operation; a second call does nothing. Throws Error::communication past the
+  /// deadline.
   void wait();
 
  private:
@@ -58,9 +64,11 @@ class Request {
 
 class Communicator {
  public:
-  /// Duplicates `parent` and sets MPI_ERRORS_RETURN on the duplicate. collective over parent.
+  /// Duplicates `parent` (in checked mode twice) and sets MPI_ERRORS_RETURN on the duplicate.
+  /// collective over parent.
   Communicator(MPI_Comm parent, std::string name, CommunicatorOptions options = {});
   /// Takes over a communicator that has just been split; it is freed with this object.
+  /// options.checked must be the same on all ranks. collective over own.
   static Communicator adopt(MPI_Comm own, std::string name, CommunicatorOptions options);
   Communicator(Communicator&&) noexcept;
   Communicator& operator=(Communicator&&) noexcept;
@@ -72,7 +80,8 @@ class Communicator {
   MPI_Comm mpi() const { return mpi_; }  ///< for HDF5's MPI driver; stays owned by this object
   const CommunicatorOptions& options() const { return options_; }
   const Traffic& traffic() const { return traffic_; }
-  /// Ranks of this group in the numbering of the communicator it was split from last (world).
+  /// Ranks of this group, ascending, in the numbering of the communicator that the first in the
+  /// line of splits was made from (0 .. size()-1 for one that was not split).
   const std::vector<int>& world_ranks() const { return world_ranks_; }
 
   /// Ranks with equal colour form a new communicator, ordered by this one's ranks. collective.
@@ -81,8 +90,9 @@ class Communicator {
   Communicator split_node(std::string name) const;
 
   // All below: collective over this communicator, the same order on all ranks. Buffers are host
-  // memory of this rank (or device memory with a GPU-aware MPI); counts are elements. `what` names
-  // the call in errors. T: float, double, bf16, int32_t, int64_t, uint64_t, uint8_t, char, byte.
+  // memory of this rank; counts are elements. `what` names the call in errors and is the same on
+  // all ranks. T: float, double, bf16, int32_t, int64_t, uint64_t, uint8_t, char, byte. Throws
+  // Error::communication: a failed or mismatched call, a deadline passed.
 
   void barrier(std::string_view what) const;
 
@@ -129,7 +139,8 @@ class Communicator {
     start_reduce_scatter(what, all, mine).wait();
   }
   template <class T>
-  Request start_reduce_scatter(std::string_view what, std::span<const T> all, std::span<T> mine) const {
+  Request start_reduce_scatter(std::string_view what, std::span<const T> all,
+                               std::span<T> mine) const {
     return start_reduce_scatter_raw(what, all.data(), as_count(all.size()), mine.data(),
                                     as_count(mine.size()), dtype_of<T>);
   }
@@ -137,8 +148,8 @@ class Communicator {
   /// Equal blocks: block r of `send` goes to rank r, block r of `receive` comes from it.
   template <class T>
   void all_to_all(std::string_view what, std::span<const T> send, std::span<T> receive) const {
-    all_to_all_raw(what, send.data(), as_count(send.size()), receive.data(), as_count(receive.size()),
-                   dtype_of<T>);
+    all_to_all_raw(what, send.data(), as_count(send.size()), receive.data(),
+                   as_count(receive.size()), dtype_of<T>);
   }
   /// Blocks of any length, laid out one after the other in rank order. Counts are elements and must
   /// agree pairwise; zero is allowed everywhere.
@@ -158,16 +169,23 @@ class Communicator {
 
  private:
   Communicator() = default;
+  struct Call;
+  Request start(const Call& call) const;
+  void set_up(MPI_Comm own, std::string name, CommunicatorOptions options);
+  Communicator made_by_split(const Call& call, std::string name,
+                             const std::function<int(MPI_Comm*)>& make) const;
   static std::int64_t as_count(std::size_t n) { return static_cast<std::int64_t>(n); }
 
-  void broadcast_raw(std::string_view what, void* data, std::int64_t count, Dtype dtype, int root) const;
-  void all_reduce_raw(std::string_view what, void* data, std::int64_t count, Dtype dtype, ReduceOp op) const;
-  Request start_all_gather_raw(std::string_view what, const void* mine, std::int64_t count, void* all,
-                               std::int64_t all_count, Dtype dtype) const;
+  void broadcast_raw(std::string_view what, void* data, std::int64_t count, Dtype dtype,
+                     int root) const;
+  void all_reduce_raw(std::string_view what, void* data, std::int64_t count, Dtype dtype,
+                      ReduceOp op) const;
+  Request start_all_gather_raw(std::string_view what, const void* mine, std::int64_t count,
+                               void* all, std::int64_t all_count, Dtype dtype) const;
   Request start_reduce_scatter_raw(std::string_view what, const void* all, std::int64_t all_count,
                                    void* mine, std::int64_t count, Dtype dtype) const;
-  void all_to_all_raw(std::string_view what, const void* send, std::int64_t send_count, void* receive,
-                      std::int64_t receive_count, Dtype dtype) const;
+  void all_to_all_raw(std::string_view what, const void* send, std::int64_t send_count,
+                      void* receive, std::int64_t receive_count, Dtype dtype) const;
   Request start_all_to_all_v_raw(std::string_view what, const void* send,
                                  std::span<const std::int64_t> send_counts, void* receive,
                                  std::span<const std::int64_t> receive_counts, Dtype dtype) const;
@@ -179,6 +197,7 @@ class Communicator {
   CommunicatorOptions options_;
   std::vector<int> world_ranks_;
   std::shared_ptr<Collectives> collectives_;
+  std::shared_ptr<CallChecker> checker_;  // null unless options_.checked
   mutable Traffic traffic_;
 };
 

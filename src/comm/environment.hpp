@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// MPI and Kokkos for the life of a program: adopts what its host started, starts and stops the rest.
+// MPI and Kokkos for the life of a program: adopts what its host started, starts and stops the
+// rest.
 #pragma once
 
-#include <string>
-
 #include <mpi.h>
+
+#include <string>
 
 namespace tessera::comm {
 
@@ -14,13 +15,13 @@ struct EnvironmentOptions {
 };
 
 /// One per process, first thing in main (or in the host code). It starts MPI and Kokkos unless they
-/// run already and ends only what it started. If it is destroyed while an exception unwinds, or after
-/// abandon(), it does not finalise (other ranks may hang in it): the app aborts the job instead.
+/// run already and ends only what it started. If it is destroyed while an exception unwinds, it
+/// does not finalise (other ranks may hang in it): the app aborts the job instead.
 class Environment {
  public:
-  /// Starts MPI if needed: chooses ROMIO for MPI-IO and yielding waits unless the user chose otherwise.
-  /// collective over MPI_COMM_WORLD if it starts MPI, else local.
-  /// Throws Error::usage if a running MPI has a thread level below the required one.
+  /// Starts MPI if needed: chooses ROMIO for MPI-IO and yielding waits unless the user chose
+  /// otherwise. collective over MPI_COMM_WORLD if it starts MPI, else local. Throws Error::usage if
+  /// a running MPI has a thread level below the required one.
   Environment(int& argc, char**& argv, EnvironmentOptions options = {});
   ~Environment();
   Environment(const Environment&) = delete;
@@ -37,7 +38,8 @@ class Environment {
   int exceptions_at_start_ = 0;
 };
 
-/// Prints `message` once for the whole job (rank `speaker`) and ends all ranks with `code`. For apps.
+/// Ends all ranks of the job with exit code `code`; what was printed before is flushed, and rank 0
+/// gets a moment to print what all ranks throw alike. For apps: a library throws instead. local.
 [[noreturn]] void abort_job(int code);
 
 }  // namespace tessera::comm

@@ -13,8 +13,9 @@ struct GridShape {
   int expert = 1;  ///< E: ranks that hold different experts; divides the number of ranks
 };
 
-/// W ranks as W/E rows of E consecutive ranks. World rank w has expert_rank w % E and replica_rank w / E:
-/// ranks of one expert group are consecutive, so they share a node where the node is large enough.
+/// W ranks as W/E rows of E consecutive ranks. World rank w has expert_rank w % E and replica_rank
+/// w / E: ranks of one expert group are consecutive, so they share a node where the node is large
+/// enough.
 class ProcessGrid {
  public:
   /// Duplicates and splits `parent`. collective over parent.

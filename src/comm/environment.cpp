@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "comm/environment.hpp"
+
+#include <Kokkos_Core.hpp>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <thread>
+
+#include "base/error.hpp"
+#include "base/log.hpp"
+#include "comm/collectives.hpp"
+#include "comm/watchdog.hpp"
+
+namespace tessera::comm {
+namespace {
+
+constexpr int kKeepUserChoice = 0;
+
+// Open MPI reads its parameters from the environment in MPI_Init. ROMIO reads and writes shared
+// files faster than OMPIO where more than two ranks take part; an idle rank yields its core to the
+// others.
+void set_open_mpi_defaults() {
+#if defined(OMPI_MAJOR_VERSION) && OMPI_MAJOR_VERSION >= 5
+  setenv("OMPI_MCA_io", "romio341", kKeepUserChoice);
+#elif defined(OMPI_MAJOR_VERSION) && OMPI_MAJOR_VERSION == 4
+  setenv("OMPI_MCA_io", "romio321", kKeepUserChoice);
+#endif
+  setenv("OMPI_MCA_mpi_yield_when_idle", "1", kKeepUserChoice);
+}
+
+int start_mpi(int& argc, char**& argv) {
+  set_open_mpi_defaults();
+  const Phase phase("MPI_Init", default_deadline());
+  int level = 0;
+  check_mpi(MPI_Init_thread(&argc, &argv, MPI_THREAD_MULTIPLE, &level), "MPI_Init_thread");
+  return level;
+}
+
+bool mpi_is_running() {
+  int initialized = 0, finalized = 0;
+  MPI_Initialized(&initialized);
+  MPI_Finalized(&finalized);
+  if (finalized != 0) {
+    fail(ErrorKind::usage,
+         "MPI was finalised before tessera::comm::Environment was made (MPI cannot be "
+         "started twice); make the Environment first");
+  }
+  return initialized != 0;
+}
+
+}  // namespace
+
+Environment::Environment(int& argc, char**& argv, EnvironmentOptions options)
+    : exceptions_at_start_(std::uncaught_exceptions()) {
+  if (mpi_is_running()) {
+    check_mpi(MPI_Query_thread(&thread_level_), "MPI_Query_thread");
+  } else {
+    thread_level_ = start_mpi(argc, argv);
+    started_mpi_ = true;
+  }
+  if (thread_level_ < options.required_thread_level) {
+    fail(ErrorKind::usage,
+         "MPI runs at thread level {}, but level {} is needed; call MPI_Init_thread "
+         "with MPI_THREAD_MULTIPLE",
+         thread_level_, options.required_thread_level);
+  }
+  int rank = 0, size = 1;
+  check_mpi(MPI_Comm_rank(MPI_COMM_WORLD, &rank), "MPI_Comm_rank");
+  check_mpi(MPI_Comm_size(MPI_COMM_WORLD, &size), "MPI_Comm_size");
+  set_log_rank(rank, size);
+  set_job_rank(rank);
+  if (!Kokkos::is_initialized()) {
+    Kokkos::initialize(argc, argv);
+    started_kokkos_ = true;
+  }
+}
+
+Environment::~Environment() {
+  if (std::uncaught_exceptions() > exceptions_at_start_) return;
+  if (started_kokkos_ && Kokkos::is_initialized()) Kokkos::finalize();
+  int finalized = 0;
+  MPI_Finalized(&finalized);
+  if (!started_mpi_ || finalized != 0) return;
+  const Phase phase("MPI_Finalize", default_deadline());
+  MPI_Finalize();
+}
+
+void abort_job(int code) {
+  std::fflush(nullptr);
+  int initialized = 0, finalized = 0, rank = 0;
+  MPI_Initialized(&initialized);
+  MPI_Finalized(&finalized);
+  if (initialized != 0 && finalized == 0) {
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    if (rank != 0) std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    MPI_Abort(MPI_COMM_WORLD, code);
+  }
+  std::_Exit(code);
+}
+
+}  // namespace tessera::comm
