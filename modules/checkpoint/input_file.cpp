@@ -53,9 +53,10 @@ std::int64_t InputFile::read_at(std::int64_t offset, std::span<std::byte> destin
            offset + done, name_, std::strerror(errno));
     if (got == 0)
       fail(ErrorKind::file,
-           "{} ends at byte {} but its tensors reach at least to byte {} (it became shorter after "
+           "{} ends before byte {} but holds tensors up to byte {} at least (it became shorter "
+           "after "
            "its header was checked) is it still being written or copied?",
-           name_, offset + done, offset + wanted);
+           name_, offset + done + 1, offset + wanted);
     done += got;
   }
   return done;

@@ -197,7 +197,7 @@ TEST_CASE("a file that shrinks after it was opened is an error on all ranks") {
   grid.world().barrier("file is shorter");
   CHECK_THAT(test::same_error(grid.world(), ErrorKind::file,
                               [&] { load_and_check(grid, *source, tensors, 4096); }),
-             Contains("ends at byte 2000"));
+             Contains("ends before byte") && Contains("became shorter"));
 }
 
 TEST_CASE("a tensor that is absent, misshapen or no weight is an error before anything is read") {

@@ -37,6 +37,10 @@ std::string entry(const std::string& name, const std::string& dtype, const std::
                      offsets);
 }
 
+std::string object(const std::vector<std::string>& entries) {
+  return fmt::format("{{{}}}", fmt::join(entries, ","));
+}
+
 /// The message of the error that reading a file with these bytes raises.
 std::string file_refusal(const std::string& bytes) {
   const comm::Communicator world(MPI_COMM_WORLD, "world");
@@ -55,9 +59,10 @@ std::string file_refusal(const std::string& bytes) {
 
 TEST_CASE("a header gives the tensors in the order of their data") {
   const auto tensors =
-      parse("{\"__metadata__\":{\"format\":\"pt\"}," + entry("b", "BF16", "[2,3]", "[8,20]") + "," +
-                entry("a", "F32", "[2]", "[0,8]") + "," + entry("empty", "F16", "[0,7]", "[8,8]") +
-                "," + entry("scalar", "I64", "[]", "[20,28]") + "}  ",
+      parse(object({R"("__metadata__":{"format":"pt"})", entry("b", "BF16", "[2,3]", "[8,20]"),
+                    entry("a", "F32", "[2]", "[0,8]"), entry("empty", "F16", "[0,7]", "[8,8]"),
+                    entry("scalar", "I64", "[]", "[20,28]")}) +
+                "  ",
             28);
   REQUIRE(tensors.size() == 4);
   CHECK(tensors[0].name == "a");
@@ -88,7 +93,7 @@ TEST_CASE("text that is not one JSON object is refused") {
 
 TEST_CASE("a key that occurs twice is refused by name") {
   const std::string a = entry("a", "U8", "[1]", "[0,1]");
-  CHECK_THAT(refusal("{" + a + "," + a + "}", 1), Contains("'a' occurs twice"));
+  CHECK_THAT(refusal(object({a, a}), 1), Contains("'a' occurs twice"));
   CHECK_THAT(refusal(R"({"a":{"dtype":"U8","dtype":"F32","shape":[1],"data_offsets":[0,1]}})", 1),
              Contains("'dtype' occurs twice"));
 }
@@ -98,50 +103,49 @@ TEST_CASE("an entry with missing, ill-typed or unknown parts is refused by the t
   CHECK_THAT(refusal(R"({"a":{"shape":[1],"data_offsets":[0,1]}})", 1), Contains("no dtype"));
   CHECK_THAT(refusal(R"({"a":{"dtype":"U8","data_offsets":[0,1]}})", 1), Contains("no shape"));
   CHECK_THAT(refusal(R"({"a":{"dtype":"U8","shape":[1]}})", 1), Contains("no data_offsets"));
-  CHECK_THAT(refusal("{" + entry("a", "F8_E4M3", "[1]", "[0,1]") + "}", 1),
+  CHECK_THAT(refusal(object({entry("a", "F8_E4M3", "[1]", "[0,1]")}), 1),
              Contains("'a'") && Contains("F8_E4M3 is not supported"));
-  CHECK_THAT(refusal("{" + entry("a", "U8", "[-1]", "[0,1]") + "}", 1),
+  CHECK_THAT(refusal(object({entry("a", "U8", "[-1]", "[0,1]")}), 1),
              Contains("'a'") && Contains("shape has the entry -1"));
-  CHECK_THAT(refusal("{" + entry("a", "U8", "[1.0]", "[0,1]") + "}", 1), Contains("whole number"));
-  CHECK_THAT(refusal("{" + entry("a", "U8", "[\"1\"]", "[0,1]") + "}", 1),
-             Contains("whole number"));
-  CHECK_THAT(refusal("{" + entry("a", "U8", "[9223372036854775808]", "[0,1]") + "}", 1),
+  CHECK_THAT(refusal(object({entry("a", "U8", "[1.0]", "[0,1]")}), 1), Contains("whole number"));
+  CHECK_THAT(refusal(object({entry("a", "U8", "[\"1\"]", "[0,1]")}), 1), Contains("whole number"));
+  CHECK_THAT(refusal(object({entry("a", "U8", "[9223372036854775808]", "[0,1]")}), 1),
              Contains("whole number"));
 }
 
 TEST_CASE("a shape whose size overflows is refused") {
-  CHECK_THAT(refusal("{" + entry("a", "F32", "[4294967296,4294967296]", "[0,0]") + "}", 0),
+  CHECK_THAT(refusal(object({entry("a", "F32", "[4294967296,4294967296]", "[0,0]")}), 0),
              Contains("'a'") && Contains("63 bits"));
   // 2^62 elements of 4 bytes are 2^64 bytes: zero in 64 bits.
-  CHECK_THAT(refusal("{" + entry("a", "F32", "[4611686018427387904]", "[0,0]") + "}", 0),
+  CHECK_THAT(refusal(object({entry("a", "F32", "[4611686018427387904]", "[0,0]")}), 0),
              Contains("63 bits"));
 }
 
 TEST_CASE("offsets that do not fit the shape or the file are refused") {
-  CHECK_THAT(refusal("{" + entry("a", "F32", "[2]", "[0,4]") + "}", 4),
+  CHECK_THAT(refusal(object({entry("a", "F32", "[2]", "[0,4]")}), 4),
              Contains("'a'") && Contains("needs 8 bytes"));
-  CHECK_THAT(refusal("{" + entry("a", "F32", "[1]", "[-4,0]") + "}", 4),
+  CHECK_THAT(refusal(object({entry("a", "F32", "[1]", "[-4,0]")}), 4),
              Contains("data_offsets has the entry -4"));
-  CHECK_THAT(refusal("{" + entry("a", "F32", "[1]", "[4,0]") + "}", 4), Contains("[begin, end]"));
-  CHECK_THAT(refusal("{" + entry("a", "F32", "[1]", "[0]") + "}", 4), Contains("[begin, end]"));
-  CHECK_THAT(refusal("{" + entry("a", "F32", "[2]", "[0,8]") + "}", 4),
+  CHECK_THAT(refusal(object({entry("a", "F32", "[1]", "[4,0]")}), 4), Contains("[begin, end]"));
+  CHECK_THAT(refusal(object({entry("a", "F32", "[1]", "[0]")}), 4), Contains("[begin, end]"));
+  CHECK_THAT(refusal(object({entry("a", "F32", "[2]", "[0,8]")}), 4),
              Contains("'a'") && Contains("only 4 bytes"));
 }
 
 TEST_CASE("overlapping tensors and holes are refused by name") {
   const std::string a = entry("a", "F32", "[2]", "[0,8]");
-  CHECK_THAT(refusal("{" + a + "," + entry("b", "F32", "[2]", "[4,12]") + "}", 12),
+  CHECK_THAT(refusal(object({a, entry("b", "F32", "[2]", "[4,12]")}), 12),
              Contains("'b'") && Contains("inside the tensor before it"));
-  CHECK_THAT(refusal("{" + a + "," + entry("b", "F32", "[2]", "[0,8]") + "}", 8),
+  CHECK_THAT(refusal(object({a, entry("b", "F32", "[2]", "[0,8]")}), 8),
              Contains("inside the tensor before it"));
-  CHECK_THAT(refusal("{" + a + "," + entry("b", "F32", "[1]", "[12,16]") + "}", 16),
+  CHECK_THAT(refusal(object({a, entry("b", "F32", "[1]", "[12,16]")}), 16),
              Contains("'b'") && Contains("hole after byte 8"));
-  CHECK_THAT(refusal("{" + entry("b", "F32", "[1]", "[4,8]") + "}", 8),
+  CHECK_THAT(refusal(object({entry("b", "F32", "[1]", "[4,8]")}), 8),
              Contains("hole after byte 0"));
 }
 
 TEST_CASE("a file is refused whose header does not fit into it") {
-  const std::string header = "{" + entry("a", "F32", "[2]", "[0,8]") + "}";
+  const std::string header = object({entry("a", "F32", "[2]", "[0,8]")});
   const std::string sound = test::safetensors_bytes(header, "12345678");
   CHECK(file_refusal(sound) == "(accepted)");
   CHECK_THAT(file_refusal(""), Contains("too few"));
@@ -166,7 +170,7 @@ TEST_CASE("a header over the limit is refused before it is read") {
 
 TEST_CASE("any change of one byte of a header is accepted or refused, never worse") {
   const std::string sound =
-      "{" + entry("a", "BF16", "[2,3]", "[0,12]") + "," + entry("b", "F32", "[1]", "[12,16]") + "}";
+      object({entry("a", "BF16", "[2,3]", "[0,12]"), entry("b", "F32", "[1]", "[12,16]")});
   int num_refused = 0;
   for (std::size_t place = 0; place < sound.size(); ++place)
     for (const char byte : {'\0', '"', '9', '-', '[', '}', ',', '\x80'}) {
