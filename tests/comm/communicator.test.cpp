@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+// Each collective against what a loop over all ranks' data gives.
+#include "comm/communicator.hpp"
+
+#include <catch2/catch.hpp>
+
+#include "support/collective_check.hpp"
+
+using namespace tessera;
+using namespace tessera::comm;
+
+namespace {
+
+Communicator world() { return Communicator(MPI_COMM_WORLD, "world"); }
+
+// What rank r holds at i: different everywhere and small enough to be exact in any type.
+int value(int r, int i) { return (7 * r + 3 * i) % 23; }
+
+template <class T>
+std::vector<T> values(int r, int count) {
+  std::vector<T> result;
+  for (int i = 0; i < count; ++i) result.push_back(static_cast<T>(value(r, i)));
+  return result;
+}
+
+template <class T>
+bool holds(const T& actual, int expected) {
+  return static_cast<double>(actual) == static_cast<double>(expected);
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("all_reduce gives every rank the sum, the largest and the smallest", "", float,
+                   double, bf16, std::int32_t, std::int64_t, std::uint64_t, std::uint8_t) {
+  const Communicator comm = world();
+  const int count = GENERATE(0, 1, 5, 3000);
+  const ReduceOp op = GENERATE(ReduceOp::sum, ReduceOp::max, ReduceOp::min);
+  auto data = values<TestType>(comm.rank(), count);
+  comm.all_reduce("values", std::span<TestType>(data), op);
+  int num_wrong = 0;
+  for (int i = 0; i < count; ++i) {
+    int expected = value(0, i);
+    for (int r = 1; r < comm.size(); ++r) {
+      if (op == ReduceOp::sum) expected += value(r, i);
+      if (op == ReduceOp::max) expected = std::max(expected, value(r, i));
+      if (op == ReduceOp::min) expected = std::min(expected, value(r, i));
+    }
+    if (!holds(data[static_cast<std::size_t>(i)], expected)) ++num_wrong;
+  }
+  CHECK(num_wrong == 0);
+}
+
+TEMPLATE_TEST_CASE("reduce_scatter gives each rank the sum of its block", "", float, double, bf16,
+                   std::int64_t) {
+  const Communicator comm = world();
+  const int count = GENERATE(0, 1, 4, 1000);
+  const auto all = values<TestType>(comm.rank(), count * comm.size());
+  std::vector<TestType> mine(static_cast<std::size_t>(count));
+  comm.reduce_scatter("values", std::span<const TestType>(all), std::span<TestType>(mine));
+  int num_wrong = 0;
+  for (int i = 0; i < count; ++i) {
+    int expected = 0;
+    for (int r = 0; r < comm.size(); ++r) expected += value(r, comm.rank() * count + i);
+    if (!holds(mine[static_cast<std::size_t>(i)], expected)) ++num_wrong;
+  }
+  CHECK(num_wrong == 0);
+  CHECK(all == values<TestType>(comm.rank(), count * comm.size()));
+}
+
+TEMPLATE_TEST_CASE("all_gather gives every rank all blocks in rank order", "", float, bf16, char,
+                   std::int32_t) {
+  const Communicator comm = world();
+  const int count = GENERATE(0, 1, 6, 2000);
+  const bool in_place = GENERATE(false, true);
+  auto mine = values<TestType>(comm.rank(), count);
+  std::vector<TestType> all(static_cast<std::size_t>(count * comm.size()));
+  std::span<const TestType> part = mine;
+  if (in_place) {
+    std::copy(mine.begin(), mine.end(), all.begin() + comm.rank() * count);
+    part = std::span<const TestType>(all).subspan(static_cast<std::size_t>(comm.rank() * count),
+                                                  static_cast<std::size_t>(count));
+  }
+  comm.all_gather("values", part, std::span<TestType>(all));
+  int num_wrong = 0;
+  for (int r = 0; r < comm.size(); ++r) {
+    for (int i = 0; i < count; ++i) {
+      const TestType& actual = all[static_cast<std::size_t>(r * count + i)];
+      if (!holds(actual, value(r, i))) ++num_wrong;
+    }
+  }
+  CHECK(num_wrong == 0);
+}
+
+TEST_CASE("all_to_all hands block r of the sender to rank r") {
+  const Communicator comm = world();
+  const int count = GENERATE(0, 1, 700);
+  std::vector<float> send, receive(static_cast<std::size_t>(count * comm.size()));
+  for (int r = 0; r < comm.size(); ++r) {
+    for (int i = 0; i < count; ++i)
+      send.push_back(static_cast<float>(100 * comm.rank() + 10 * r + i));
+  }
+  comm.all_to_all("blocks", std::span<const float>(send), std::span<float>(receive));
+  int num_wrong = 0;
+  for (int r = 0; r < comm.size(); ++r) {
+    for (int i = 0; i < count; ++i) {
+      const float expected = static_cast<float>(100 * r + 10 * comm.rank() + i);
+      if (receive[static_cast<std::size_t>(r * count + i)] != expected) ++num_wrong;
+    }
+  }
+  CHECK(num_wrong == 0);
+}
+
+TEST_CASE("all_to_all_v moves blocks of any length, empty ones included") {
+  const Communicator comm = world();
+  const int step = GENERATE(0, 1, 900);
+  // Rank a sends ((a + 2 b) % 3) * step elements to rank b.
+  const auto length = [&](int a, int b) { return std::int64_t{(a + 2 * b) % 3 * step}; };
+  std::vector<std::int64_t> send_counts, receive_counts;
+  std::vector<bf16> send, expected;
+  for (int r = 0; r < comm.size(); ++r) {
+    send_counts.push_back(length(comm.rank(), r));
+    receive_counts.push_back(length(r, comm.rank()));
+    send.insert(send.end(), static_cast<std::size_t>(send_counts.back()),
+                bf16(10 * comm.rank() + r));
+    expected.insert(expected.end(), static_cast<std::size_t>(receive_counts.back()),
+                    bf16(10 * r + comm.rank()));
+  }
+  std::vector<bf16> receive(expected.size());
+  comm.all_to_all_v("tokens", std::span<const bf16>(send),
+                    std::span<const std::int64_t>(send_counts), std::span<bf16>(receive),
+                    std::span<const std::int64_t>(receive_counts));
+  CHECK(receive == expected);
+}
+
+TEST_CASE("broadcast gives every rank the root's data") {
+  const Communicator comm = world();
+  for (int root = 0; root < comm.size(); ++root) {
+    auto data = values<double>(comm.rank(), 33);
+    comm.broadcast("values", std::span<double>(data), root);
+    CHECK(data == values<double>(root, 33));
+    const std::string text(static_cast<std::size_t>(1000 * comm.rank()),
+                           static_cast<char>('a' + comm.rank()));
+    CHECK(comm.broadcast_string("text", text, root) ==
+          std::string(static_cast<std::size_t>(1000 * root), static_cast<char>('a' + root)));
+  }
+}
+
+TEST_CASE("several operations may be in flight and end in any order") {
+  const Communicator comm = world();
+  const auto mine = values<float>(comm.rank(), 500);
+  std::vector<float> first(mine.size() * static_cast<std::size_t>(comm.size())), second = first;
+  const std::vector<float> ones(first.size(), 1.0f);
+  std::vector<float> sums(mine.size());
+  Request a = comm.start_all_gather("first", std::span<const float>(mine), std::span<float>(first));
+  Request b =
+      comm.start_reduce_scatter("sums", std::span<const float>(ones), std::span<float>(sums));
+  Request c =
+      comm.start_all_gather("second", std::span<const float>(mine), std::span<float>(second));
+  comm.barrier("in between");
+  c.wait();
+  b.wait();
+  a.wait();
+  a.wait();
+  CHECK_FALSE(a.pending());
+  CHECK(first == second);
+  CHECK(first.back() == static_cast<float>(value(comm.size() - 1, 499)));
+  CHECK(sums == std::vector<float>(mine.size(), static_cast<float>(comm.size())));
+}
+
+TEST_CASE("a bf16 sum is the float sum rounded to the nearest even") {
+  const Communicator comm = world();
+  if (comm.size() != 2) return;
+  // 1 + 2^-8 lies half way between 1 and the next bf16, 1 + 3 x 2^-8 between odd and even above.
+  std::vector<bf16> data = comm.rank() == 0 ? std::vector<bf16>{1.0f, 1.0078125f, 3e38f}
+                                            : std::vector<bf16>{0.00390625f, 0.00390625f, 3e38f};
+  comm.all_reduce("halves", std::span<bf16>(data), ReduceOp::sum);
+  CHECK(data[0].bits == 0x3f80);
+  CHECK(data[1].bits == 0x3f82);
+  CHECK(data[2].bits == 0x7f80);
+}
+
+TEST_CASE("traffic counts the bytes that came from other ranks") {
+  const Communicator comm = world();
+  const std::int64_t p = comm.size();
+  std::vector<float> all(static_cast<std::size_t>(12 * p)), mine(12);
+  comm.all_gather("g", std::span<const float>(mine), std::span<float>(all));
+  comm.reduce_scatter("r", std::span<const float>(all), std::span<float>(mine));
+  comm.all_reduce("a", std::span<float>(mine), ReduceOp::sum);
+  std::vector<float> other(all.size());
+  comm.all_to_all("t", std::span<const float>(all), std::span<float>(other));
+  CHECK(comm.traffic().all_gather_bytes == (p - 1) * 48);
+  CHECK(comm.traffic().reduce_scatter_bytes == (p - 1) * 48);
+  CHECK(comm.traffic().all_reduce_bytes == 2 * (p - 1) * 48 / p);
+  CHECK(comm.traffic().all_to_all_bytes == (p - 1) * 48);
+}
+
+TEST_CASE("split keeps the order of ranks and remembers who they were") {
+  const Communicator comm = world();
+  const Communicator parity = comm.split(comm.rank() % 2, "parity");
+  std::vector<int> expected;
+  for (int r = comm.rank() % 2; r < comm.size(); r += 2) expected.push_back(r);
+  CHECK(parity.world_ranks() == expected);
+  CHECK(parity.rank() == comm.rank() / 2);
+  const Communicator alone = parity.split(parity.rank(), "alone");
+  CHECK(alone.world_ranks() == std::vector<int>{comm.rank()});
+  const Communicator node = comm.split_node("node");
+  CHECK(node.size() == comm.size());
+}
+
+TEST_CASE("a moved communicator works and its old name is empty") {
+  Communicator comm = world();
+  Communicator moved = std::move(comm);
+  CHECK(moved.all_reduce_value<std::int32_t>("ones", 1, ReduceOp::sum) == moved.size());
+  CHECK(comm.mpi() == MPI_COMM_NULL);
+  comm = std::move(moved);
+  CHECK(comm.all_gather_value<std::int32_t>("ranks", comm.rank()).back() == comm.size() - 1);
+}
