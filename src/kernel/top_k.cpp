@@ -21,7 +21,7 @@ KOKKOS_INLINE_FUNCTION std::int64_t selection_key(float logit, std::int64_t expe
   memcpy(&bits, &logit, sizeof bits);
   const std::int32_t magnitude = bits & 0x7fffffff;
   std::int32_t order = bits < 0 ? -magnitude : magnitude;  // -0 and +0 tie
-  if (magnitude > 0x7f800000) order = 0x7fffffff;
+  if (magnitude > 0x7f800000) order = 0x7f800001;
   return static_cast<std::int64_t>(order) * (std::int64_t{1} << 32) + (0xffffffff - expert);
 }
 
@@ -84,10 +84,13 @@ void top_k_softmax_backward(const Execution& execution, Matrix<const std::int32_
   Kokkos::parallel_for(
       "tessera::top_k_softmax_backward", Range(execution, 0, index.extent(0)),
       KOKKOS_LAMBDA(const std::int64_t t) {
-        float mean = 0.0f;
-        for (std::int64_t j = 0; j < choices; ++j) mean += weight(t, j) * dweight(t, j);
+        // A weight near 1 makes the difference below cancel, and few terms cost little in f64.
+        double mean = 0.0;
         for (std::int64_t j = 0; j < choices; ++j) {
-          dlogits(t, index(t, j)) = weight(t, j) * (dweight(t, j) - mean);
+          mean += static_cast<double>(weight(t, j)) * dweight(t, j);
+        }
+        for (std::int64_t j = 0; j < choices; ++j) {
+          dlogits(t, index(t, j)) = static_cast<float>(weight(t, j) * (dweight(t, j) - mean));
         }
       });
 }

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// Clamped SwiGLU against its reference, and the reference against central differences on both sides
+// of each clamp.
+#include "kernel/swiglu.hpp"
+
+#include <catch2/catch.hpp>
+
+#include "rows_data.hpp"
+
+using namespace tessera;
+using namespace tessera::kernel;
+using namespace tessera::kernel::test;
+
+namespace {
+
+template <class T>
+void check_against_reference(std::int64_t rows, std::int64_t inner, std::int64_t experts) {
+  const ClampedSwiglu options;
+  const auto bias = random_matrix<T>(experts, 2 * inner, 41);
+  const auto row_expert = random_indices(experts > 0 ? rows : 0, experts > 0 ? experts : 1, 42);
+  const auto hidden = random_matrix<T>(rows, 2 * inner, 43, -12.0, 12.0);
+  const auto hidden_expected = copy_of(hidden);
+  Matrix<T> activated("activated", rows, inner), expected("expected", rows, inner);
+  clamped_swiglu_forward<T>(Execution(), options, row_expert, bias, hidden, activated);
+  reference::clamped_swiglu_forward<T>(options, row_expert, bias, hidden_expected, expected);
+  CHECK(distance(hidden, hidden_expected) == 0.0);
+  CHECK(distance(activated, expected) <= tolerance<T>());
+
+  const auto dactivated = random_matrix<T>(rows, inner, 44);
+  Matrix<T> dhidden("dhidden", rows, 2 * inner), dhidden_expected("dhidden", rows, 2 * inner);
+  clamped_swiglu_backward<T>(Execution(), options, hidden, dactivated, dhidden);
+  reference::clamped_swiglu_backward<T>(options, hidden, dactivated, dhidden_expected);
+  CHECK(distance(dhidden, dhidden_expected) <= tolerance<T>());
+}
+
+}  // namespace
+
+TEST_CASE("Clamped SwiGLU agrees with its reference, with and without bias") {
+  for (const auto& [rows, inner] : {std::pair{1, 1}, {3, 17}, {65, 96}, {2, 515}, {0, 16}}) {
+    for (const std::int64_t experts : {0, 1, 5}) {
+      CAPTURE(rows, inner, experts);
+      check_against_reference<float>(rows, inner, experts);
+      check_against_reference<bf16>(rows, inner, experts);
+    }
+  }
+}
+
+TEST_CASE("The gradient of clamped SwiGLU agrees with central differences and is zero beyond") {
+  const ClampedSwiglu options{1.702f, 1.0f};
+  const float step = 1e-2f;
+  auto hidden = random_matrix<float>(9, 34, 45, -2.0, 2.0);
+  std::size_t num_clamped = 0;
+  for (std::size_t i = 0; i < hidden.size(); ++i) {
+    float& h = hidden.data()[i];
+    if (std::abs(std::abs(h) - 1.0f) < 2 * step) h *= 1.1f;  // no difference across the kink
+    num_clamped += h > 1.0f || (h < -1.0f && i % 2 == 1);
+  }
+  CHECK(num_clamped > 50);
+  const auto dactivated = random_matrix<float>(9, 17, 46);
+  Matrix<float> activated("activated", 9, 17), dhidden("dhidden", 9, 34);
+  const auto loss = [&] {
+    reference::clamped_swiglu_forward<float>(options, {}, {}, hidden, activated);
+    return weighted_sum(activated, dactivated);
+  };
+  reference::clamped_swiglu_backward<float>(options, hidden, dactivated, dhidden);
+  CHECK(distance(dhidden, central_differences(hidden, loss, step)) < 1e-3);
+}
+
+TEST_CASE("Far from zero the activation is finite and a NaN is kept") {
+  Matrix<float> hidden("hidden", 1, 10), activated("activated", 1, 5);
+  const float values[10] = {-1e30f, 1.0f, -60.0f, 1e30f, 1e30f, -1e30f, NAN, 1.0f, 1.0f, NAN};
+  for (int c = 0; c < 10; ++c) hidden(0, c) = values[c];
+  const Matrix<float> dactivated("dactivated", 1, 5), dhidden("dhidden", 1, 10);
+  Kokkos::deep_copy(dactivated, 1.0f);
+  clamped_swiglu_forward<float>(Execution(), {}, {}, {}, hidden, activated);
+  clamped_swiglu_backward<float>(Execution(), {}, hidden, dactivated, dhidden);
+  CHECK(std::abs(activated(0, 0)) < 1e-6f);
+  CHECK(std::abs(activated(0, 1)) < 1e-30f);
+  CHECK(activated(0, 2) == Approx(-42.0f));
+  CHECK(std::isnan(activated(0, 3)));
+  CHECK(std::isnan(activated(0, 4)));
+  for (int c = 0; c < 6; ++c) CHECK(std::abs(dhidden(0, c)) < 10.0f);
+  CHECK(dhidden(0, 4) == 0.0f);
+  CHECK(dhidden(0, 5) == 0.0f);
+}
