@@ -31,9 +31,12 @@ HeadLayout make_layout(std::int64_t tokens, std::int64_t columns, std::int64_t s
   return {tokens / sequences, kv_heads, group, columns / (kv_heads * group)};
 }
 
+/// Zeros where there is no bias: a condition in the inner loop would keep it from being vectorised.
 template <class T>
-KOKKOS_INLINE_FUNCTION float bias_at(const Vector<const T>& bias, bool has_bias, std::int64_t i) {
-  return has_bias ? static_cast<float>(bias(i)) : 0.0f;
+Vector<const T> bias_or_zeros(Vector<const T> bias, std::int64_t columns) {
+  if (bias.extent(0) == 0) return Vector<T>("tessera::no_bias", columns);
+  TESSERA_EXPECT(static_cast<std::int64_t>(bias.extent(0)) == columns);
+  return bias;
 }
 
 }  // namespace
@@ -48,10 +51,9 @@ void rope_forward(const Execution& execution, const RopeTable& table, std::int64
   const std::int64_t half = layout.head_size / 2;
   const Matrix<const float> cosine = table.cosine;
   const Matrix<const float> sine = table.sine;
-  const bool has_bias = bias.extent(0) > 0;
+  bias = bias_or_zeros<T>(bias, projected.extent(1));
   TESSERA_EXPECT(static_cast<std::int64_t>(cosine.extent(0)) >= layout.length &&
                  static_cast<std::int64_t>(cosine.extent(1)) == half);
-  TESSERA_EXPECT(!has_bias || bias.extent(0) == projected.extent(1));
   Kokkos::parallel_for(
       "tessera::rope_forward", Team(execution, static_cast<int>(tokens), Kokkos::AUTO, num_lanes),
       KOKKOS_LAMBDA(const Team::member_type& member) {
@@ -66,8 +68,8 @@ void rope_forward(const Execution& execution, const RopeTable& table, std::int64
                   Kokkos::ThreadVectorRange(member, half), [&](const std::int64_t i) {
                     const std::int64_t low = first + i;
                     const std::int64_t high = low + half;
-                    const float x = projected(token, low) + bias_at(bias, has_bias, low);
-                    const float y = projected(token, high) + bias_at(bias, has_bias, high);
+                    const float x = projected(token, low) + static_cast<float>(bias(low));
+                    const float y = projected(token, high) + static_cast<float>(bias(high));
                     out[i] = static_cast<T>(x * cosine(s, i) - y * sine(s, i));
                     out[i + half] = static_cast<T>(y * cosine(s, i) + x * sine(s, i));
                   });
@@ -114,8 +116,7 @@ void split_heads(const Execution& execution, std::int64_t sequences, std::int64_
   const std::int64_t tokens = projected.extent(0);
   if (tokens == 0) return;
   const HeadLayout layout = make_layout(tokens, projected.extent(1), sequences, kv_heads, 1);
-  const bool has_bias = bias.extent(0) > 0;
-  TESSERA_EXPECT(!has_bias || bias.extent(0) == projected.extent(1));
+  bias = bias_or_zeros<T>(bias, projected.extent(1));
   Kokkos::parallel_for(
       "tessera::split_heads", Team(execution, static_cast<int>(tokens), Kokkos::AUTO, num_lanes),
       KOKKOS_LAMBDA(const Team::member_type& member) {
@@ -127,7 +128,7 @@ void split_heads(const Execution& execution, std::int64_t sequences, std::int64_
               Kokkos::parallel_for(Kokkos::ThreadVectorRange(member, layout.head_size),
                                    [&](const std::int64_t i) {
                                      out[i] = static_cast<T>(projected(token, first + i) +
-                                                             bias_at(bias, has_bias, first + i));
+                                                             static_cast<float>(bias(first + i)));
                                    });
             });
       });

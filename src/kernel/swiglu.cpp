@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/contract.hpp"
+#include "kernel/exponential.hpp"
 #include "kernel/rows.hpp"
 #include "kernel/rows_loop.hpp"
 
@@ -12,14 +13,25 @@ namespace tessera::kernel {
 
 namespace {
 
-// Ternaries, not fmin and fmax: a NaN must pass through. The exponent's bound keeps exp finite.
+// Ternaries, not fmin and fmax: a NaN must pass through.
 KOKKOS_INLINE_FUNCTION float at_most(float value, float limit) {
   return value > limit ? limit : value;
 }
 KOKKOS_INLINE_FUNCTION float at_least(float value, float limit) {
   return value < limit ? limit : value;
 }
-KOKKOS_INLINE_FUNCTION float exp_of_minus(float value) { return std::exp(at_most(-value, 87.0f)); }
+
+struct Sigmoid {
+  float value;
+  float complement;  ///< 1 - value, without cancellation
+};
+
+KOKKOS_INLINE_FUNCTION Sigmoid sigmoid(float x) {
+  const float e = exp_nonpositive(-std::fabs(x));
+  const float larger = 1.0f / (1.0f + e);
+  const float smaller = e * larger;
+  return {x < 0.0f ? smaller : larger, x < 0.0f ? larger : smaller};
+}
 
 }  // namespace
 
@@ -40,7 +52,7 @@ void clamped_swiglu_forward(const Execution& execution, ClampedSwiglu options,
       KOKKOS_LAMBDA(const std::int64_t r, const std::int64_t i) {
         const float gate = at_most(hidden(r, 2 * i), limit);
         const float up = at_least(at_most(hidden(r, 2 * i + 1), limit), -limit);
-        const float glu = gate / (1.0f + exp_of_minus(alpha * gate));
+        const float glu = gate * sigmoid(alpha * gate).value;
         activated(r, i) = static_cast<T>((up + 1.0f) * glu);
       });
 }
@@ -61,12 +73,10 @@ void clamped_swiglu_backward(const Execution& execution, ClampedSwiglu options,
         const float h_up = hidden(r, 2 * i + 1);
         const float gate = at_most(h_gate, limit);
         const float up = at_least(at_most(h_up, limit), -limit);
-        const float e = exp_of_minus(alpha * gate);
-        const float s = 1.0f / (1.0f + e);
+        const Sigmoid s = sigmoid(alpha * gate);
         const float da = dactivated(r, i);
-        // e * s is 1 - s without cancellation.
-        const float dgate = da * (up + 1.0f) * s * (1.0f + alpha * gate * (e * s));
-        const float dup = da * gate * s;
+        const float dgate = da * (up + 1.0f) * s.value * (1.0f + alpha * gate * s.complement);
+        const float dup = da * gate * s.value;
         dhidden(r, 2 * i) = static_cast<T>(h_gate > limit ? 0.0f : dgate);
         dhidden(r, 2 * i + 1) = static_cast<T>(h_up > limit || h_up < -limit ? 0.0f : dup);
       });

@@ -3,10 +3,10 @@
 // row.
 #include "kernel/top_k.hpp"
 
-#include <cmath>
 #include <cstring>
 
 #include "base/contract.hpp"
+#include "kernel/exponential.hpp"
 #include "kernel/rows_loop.hpp"
 
 namespace tessera::kernel {
@@ -42,7 +42,7 @@ KOKKOS_INLINE_FUNCTION RowSoftmax softmax_of_row(const Matrix<const float>& logi
     maximum = logits(t, e) > maximum ? logits(t, e) : maximum;
   }
   float sum = 0.0f;
-  for (std::int64_t e = 0; e < experts; ++e) sum += std::exp(logits(t, e) - maximum);
+  for (std::int64_t e = 0; e < experts; ++e) sum += exp_nonpositive(logits(t, e) - maximum);
   return {maximum, 1.0f / sum};
 }
 
@@ -67,7 +67,7 @@ void top_k_softmax_forward(const Execution& execution, Matrix<const float> logit
           }
           previous = best;
           index(t, j) = expert_of(best);
-          weight(t, j) = std::exp(logits(t, expert_of(best)) - logits(t, index(t, 0)));
+          weight(t, j) = exp_nonpositive(logits(t, expert_of(best)) - logits(t, index(t, 0)));
           sum += weight(t, j);
         }
         for (std::int64_t j = 0; j < choices; ++j) weight(t, j) /= sum;
@@ -116,7 +116,7 @@ void router_statistics(const Execution& execution, Matrix<const float> logits,
         }
       });
   const auto probability = KOKKOS_LAMBDA(const std::int64_t t, const std::int64_t e) {
-    return static_cast<double>(std::exp(logits(t, e) - maximum(t)) * inverse_sum(t));
+    return static_cast<double>(exp_nonpositive(logits(t, e) - maximum(t)) * inverse_sum(t));
   };
   add_sums_over_rows<double>("tessera::router_statistics", execution, rows, logits.extent(1),
                              probability, probability_sum);
@@ -133,10 +133,10 @@ void softmax_backward_accumulate(const Execution& execution, Matrix<const float>
         const RowSoftmax softmax = softmax_of_row(logits, t);
         float mean = 0.0f;
         for (std::int64_t e = 0; e < experts; ++e) {
-          mean += std::exp(logits(t, e) - softmax.maximum) * softmax.inverse_sum * g(e);
+          mean += exp_nonpositive(logits(t, e) - softmax.maximum) * softmax.inverse_sum * g(e);
         }
         for (std::int64_t e = 0; e < experts; ++e) {
-          const float p = std::exp(logits(t, e) - softmax.maximum) * softmax.inverse_sum;
+          const float p = exp_nonpositive(logits(t, e) - softmax.maximum) * softmax.inverse_sum;
           dlogits(t, e) += p * (g(e) - mean);
         }
       });
