@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "command.hpp"
+
+#include <array>
+#include <chrono>
+#include <cstdlib>
+
+namespace tessera::apps {
+namespace {
+
+int first_number(std::initializer_list<const char*> variables) {
+  for (const char* name : variables) {
+    const char* text = std::getenv(name);
+    if (text != nullptr && *text != '\0') return std::atoi(text);
+  }
+  return -1;
+}
+
+}  // namespace
+
+CLI::App* add_command(CLI::App& program, const std::string& name, const std::string& description,
+                      const std::string& examples) {
+  CLI::App* app = program.add_subcommand(name, description);
+  app->fallthrough();  // so that --config may follow the subcommand
+  app->footer("Examples:\n" + examples);
+  return app;
+}
+
+void add_grid_options(CLI::App& app, GridOptions& options) {
+  app.add_option("--expert", options.expert,
+                 "ranks that hold different experts; divides the number of ranks")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str()
+      ->type_name("E");
+  add_wait_options(app, options);
+}
+
+void add_wait_options(CLI::App& app, GridOptions& options) {
+  app.add_option("--deadline", options.deadline_s, "longest wait for another rank [s]")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str()
+      ->type_name("SECONDS");
+  app.add_flag("--checked", options.checked,
+               "compare each collective call across ranks before it is done (slow)")
+      ->envname("TESSERA_CHECKED");
+}
+
+void add_key_options(CLI::App& app, checkpoint::KeyOptions& options) {
+  app.add_option(
+         "--allow-missing", options.allow_missing,
+         "tensor that the checkpoint may lack; * matches any text; may be given several times")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+      ->type_name("NAME");
+  app.add_option("--allow-unexpected", options.allow_unexpected,
+                 "tensor of the checkpoint that the model does not have; likewise")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+      ->type_name("NAME");
+}
+
+comm::ProcessGrid make_grid(const GridOptions& options) {
+  comm::CommunicatorOptions communicator;
+  communicator.deadline =
+      std::chrono::milliseconds(static_cast<long long>(1000.0 * options.deadline_s));
+  communicator.checked = options.checked;
+  return comm::ProcessGrid(MPI_COMM_WORLD, {.expert = options.expert}, communicator);
+}
+
+int launcher_rank() {
+  return first_number({"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"});
+}
+
+int launcher_size() { return first_number({"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS"}); }
+
+std::string format_bytes(double num_bytes) {
+  constexpr std::array units{"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
+  std::size_t unit = 0;
+  while (num_bytes >= 1024.0 && unit + 1 < units.size()) {
+    num_bytes /= 1024.0;
+    ++unit;
+  }
+  return unit == 0 ? fmt::format("{:.0f} B", num_bytes)
+                   : fmt::format("{:.2f} {}", num_bytes, units[unit]);
+}
+
+}  // namespace tessera::apps

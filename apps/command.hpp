@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a subcommand of the program is, and the options that all of them share.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <string>
+
+#include "comm/process_grid.hpp"
+#include "tessera/checkpoint/key_report.hpp"
+
+namespace tessera::apps {
+
+/// One subcommand. Each has a file <name>.cpp with its one function `Command add_<name>(CLI::App&
+/// program)`, declared below and called in main.cpp.
+struct Command {
+  CLI::App* app = nullptr;
+  /// Does the work after MPI has started; the exit code. collective over MPI_COMM_WORLD. An Error
+  /// that it throws must be the same on all ranks (agreed), those of kind communication and
+  /// internal excepted.
+  std::function<int()> run;
+};
+
+Command add_doctor(CLI::App& program);
+Command add_import(CLI::App& program);
+Command add_inspect(CLI::App& program);
+
+/// A subcommand with its one-line description, and examples that `--help` shows below the options.
+CLI::App* add_command(CLI::App& program, const std::string& name, const std::string& description,
+                      const std::string& examples);
+
+/// How the ranks work together; the same options in every subcommand that has a grid.
+struct GridOptions {
+  int expert = 1;             ///< ranks that hold different experts
+  double deadline_s = 600.0;  ///< of every single wait
+  bool checked = false;       ///< compare each collective across ranks
+};
+/// --deadline and --checked.
+void add_wait_options(CLI::App& app, GridOptions& options);
+/// --expert and the wait options.
+void add_grid_options(CLI::App& app, GridOptions& options);
+/// --allow-missing and --allow-unexpected, for subcommands that read a whole model.
+void add_key_options(CLI::App& app, checkpoint::KeyOptions& options);
+/// collective over MPI_COMM_WORLD; throws Error::usage on all ranks alike.
+comm::ProcessGrid make_grid(const GridOptions& options);
+
+/// Rank as the launcher (mpirun, srun) told this process, -1 without one: known before MPI starts.
+/// local.
+int launcher_rank();
+/// Number of ranks as the launcher told this process, -1 without one. local.
+int launcher_size();
+
+/// "1.50 GiB", "12.0 MiB", "640 B". local.
+std::string format_bytes(double num_bytes);
+
+}  // namespace tessera::apps

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// `tessera doctor`: what the program stands on here, and what is wrong with it.
+#include "doctor.hpp"
+
+#include <cstdio>
+#include <memory>
+
+#include "base/version.hpp"
+#include "command.hpp"
+
+namespace tessera::apps {
+namespace {
+
+constexpr int unusable = 3;  // the exit code of bad input and files
+
+void print(const DoctorReport& report) {
+  for (const auto& [subject, text] : report.lines) fmt::print("{:<12} {}\n", subject, text);
+  for (const std::string& text : report.warnings) fmt::print("warning      {}\n", text);
+  for (const std::string& text : report.failures) fmt::print("FAILURE      {}\n", text);
+  if (report.failures.empty()) {
+    fmt::print("{}\n", report.warnings.empty() ? "All is well."
+                                               : "Tessera works here, with the warnings above.");
+  } else {
+    fmt::print("Tessera cannot work here: see the failures above.\n");
+  }
+  std::fflush(stdout);
+}
+
+int run(const GridOptions& options) {
+  const comm::ProcessGrid grid = make_grid(options);
+  DoctorReport report;
+  report.lines.emplace_back("Tessera", version_string());
+  report.lines.emplace_back("built with", dependency_versions());
+  examine_libraries(report);
+  examine_ranks(grid.world(), report);
+  report.lines.emplace_back("grid", grid.describe());
+  if (grid.world().rank() == 0) print(report);
+  return report.failures.empty() ? 0 : unusable;
+}
+
+}  // namespace
+
+Command add_doctor(CLI::App& program) {
+  const auto options = std::make_shared<GridOptions>();
+  CLI::App* app =
+      add_command(program, "doctor", "Show what Tessera stands on here, and what is wrong with it.",
+                  "  tessera doctor\n"
+                  "  mpirun -n 4 tessera doctor --expert 2\n"
+                  "  srun tessera doctor --expert 8\n"
+                  "It ends with exit code 3 if Tessera cannot work here, else 0.");
+  add_grid_options(*app, *options);
+  return {app, [options] { return run(*options); }};
+}
+
+}  // namespace tessera::apps

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+// The `tessera` program: parses the command line, starts MPI, runs one subcommand, and turns errors
+// into one message and an exit code. Help and version come without MPI.
+#include <mpi.h>
+
+#include <chrono>
+#include <cstdio>
+#include <exception>
+#include <new>
+#include <optional>
+#include <vector>
+
+#include "base/error.hpp"
+#include "base/log.hpp"
+#include "base/version.hpp"
+#include "comm/agree.hpp"
+#include "comm/environment.hpp"
+#include "comm/watchdog.hpp"
+#include "command.hpp"
+#include "config_file.hpp"
+
+namespace {
+
+using namespace tessera;
+
+constexpr const char* exit_codes =
+    "Exit codes:\n"
+    "  0 done                  4 out of memory or above a stated bound\n"
+    "  1 internal error        5 ranks lost contact or disagreed\n"
+    "  2 wrong usage           6 NaN or infinity\n"
+    "  3 bad input or files    7 stopped by a signal, state is saved\n"
+    "\n`tessera SUBCOMMAND --help` shows options and examples.";
+
+std::vector<apps::Command> add_commands(CLI::App& program) {
+  program.set_version_flag("--version", "tessera " + version_string());
+  program.footer(exit_codes);
+  program.require_subcommand(1);
+  apps::add_config_file(program);
+  return {apps::add_import(program), apps::add_inspect(program), apps::add_doctor(program)};
+}
+
+/// Parses; what is wrong comes back as an Error in `problem`. Returns true if help or version was
+/// wanted.
+bool parse(CLI::App& program, int argc, char** argv, std::exception_ptr& problem) {
+  try {
+    program.parse(argc, argv);
+  } catch (const CLI::Success& wanted) {
+    if (apps::launcher_rank() <= 0) program.exit(wanted);
+    return true;
+  } catch (const CLI::ParseError& error) {
+    const auto chosen = program.get_subcommands();
+    problem = std::make_exception_ptr(
+        Error(ErrorKind::usage,
+              fmt::format("{}\nRun `tessera {}--help` for options and examples.", error.what(),
+                          chosen.empty() ? "" : chosen.front()->get_name() + " ")));
+  }
+  return false;
+}
+
+int run_chosen(const std::vector<apps::Command>& commands) {
+  for (const apps::Command& command : commands) {
+    if (command.app->parsed()) return command.run();
+  }
+  fail(ErrorKind::internal, "no subcommand was run");
+}
+
+void print_error(const Error& error) {
+  std::fprintf(stderr, "tessera: error: %s: %s\n", to_string(error.kind()), error.what());
+}
+
+/// Whether the ranks can still be expected to meet in MPI_Finalize.
+bool is_shared(const Error& error) {
+  return error.kind() != ErrorKind::communication && error.kind() != ErrorKind::internal;
+}
+
+/// Of an error that this rank has alone: the others may be anywhere, so there is no orderly end.
+[[noreturn]] void end_job(int code, const char* message) {
+  log_rank_message(LogLevel::error, message);
+  comm::abort_job(code);
+}
+
+bool speaks_for_all() {
+  int is_running = 0, rank = 0;
+  MPI_Initialized(&is_running);
+  if (is_running == 0) return apps::launcher_rank() <= 0;
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+  return rank == 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App program("Expert parallelism and ZeRO-3 together, on MPI.", "tessera");
+  const std::vector<apps::Command> commands = add_commands(program);
+  std::exception_ptr usage_error;
+  if (parse(program, argc, argv, usage_error)) return 0;
+
+  int code = 0;
+  std::optional<comm::Environment> environment;
+  try {
+    // A rank may fail alone (a configuration file that only it cannot read), so the ranks compare
+    // notes; a process without a launcher has nobody to wait for.
+    if (usage_error && apps::launcher_rank() < 0) std::rethrow_exception(usage_error);
+    environment.emplace(argc, argv);
+    comm::agree(comm::Communicator(MPI_COMM_WORLD, "program"), "command line", usage_error);
+    code = run_chosen(commands);
+  } catch (const Error& error) {
+    code = exit_code(error.kind());
+    if (!is_shared(error) && environment) end_job(code, error.what());
+    if (speaks_for_all()) print_error(error);
+  } catch (const std::bad_alloc&) {
+    end_job(exit_code(ErrorKind::memory), "out of memory");
+  } catch (const std::exception& error) {
+    end_job(exit_code(ErrorKind::internal), error.what());
+  }
+  const comm::Phase finalise("finalise", std::chrono::minutes(1));
+  environment.reset();
+  return code;
+}
