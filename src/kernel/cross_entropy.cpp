@@ -85,9 +85,9 @@ double cross_entropy(const Execution& execution, Matrix<const float> logits,
         }
         const float maximum = row_maximum(team, row_logits, num_classes);
         const double total = row_total(team, row_logits, num_classes, maximum);
-        const double logit = row_logits[label];
-        Kokkos::single(Kokkos::PerTeam(team),
-                       [&]() { loss_sum += std::log(total) + maximum - logit; });
+        // f32, whose conversion keeps the compiler from adding the two to the sum one by one.
+        const float lead = maximum - row_logits[label];
+        Kokkos::single(Kokkos::PerTeam(team), [&]() { loss_sum += std::log(total) + lead; });
         if (has_gradient) {
           row_gradient(team, row_logits, num_classes, label, maximum, total, scale, gradient);
         }

@@ -9,9 +9,9 @@
 
 namespace tessera::kernel {
 
-/// exp(x) for x <= 0 and what rounding errors may make of it, with a relative error of |x| * 2^-24
-/// + 2^-23 (as much as rounding x costs); 0 from x = -87 on, where results leave the normal floats;
-/// NaN stays NaN. Coefficients: Cephes, expf.
+/// exp(x) for x <= 0 and what rounding errors may make of it, with a relative error of
+/// |x| * 2^-24 + 2^-23 (as much as rounding x costs); 0 from about x = -87 on, where results leave
+/// the normal floats; NaN stays NaN. Coefficients: Cephes, expf.
 KOKKOS_INLINE_FUNCTION float exp_nonpositive(float x) {
   // Comparisons in this direction let NaN through, and are the ones that become vector
   // instructions.

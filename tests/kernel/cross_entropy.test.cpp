@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+// Cross-entropy against its reference, its special labels and extreme logits, its gradient against
+// central differences.
+#include "kernel/cross_entropy.hpp"
+
+#include <catch2/catch.hpp>
+#include <cmath>
+
+#include "kernel/exponential.hpp"
+#include "rows_data.hpp"
+
+using namespace tessera;
+using namespace tessera::kernel;
+using namespace tessera::kernel::test;
+
+namespace {
+
+/// Labels in [0, num_classes), every third one ignored.
+Vector<std::int64_t> some_labels(std::int64_t rows, std::int64_t num_classes) {
+  Vector<std::int64_t> target("target", rows);
+  for (std::int64_t i = 0; i < rows; ++i) {
+    target(i) = i % 3 == 2 ? ignored_label : (i * 7919 + 3) % num_classes;
+  }
+  return target;
+}
+
+template <class T>
+void check_against_reference(const Matrix<float>& logits, const Vector<std::int64_t>& target) {
+  const float scale = 0.37f;
+  const auto dlogits = random_matrix<T>(logits.extent(0), logits.extent(1), 2);
+  const auto expected = copy_of(dlogits);
+  const double loss = cross_entropy<T>(Execution(), logits, target, scale, dlogits);
+  const double expected_loss = reference::cross_entropy<T>(logits, target, scale, expected);
+  CHECK(loss == Approx(expected_loss).epsilon(1e-6).margin(1e-6));
+  CHECK(distance(dlogits, expected) <= tolerance<T>());
+  CHECK(cross_entropy<T>(Execution(), logits, target, scale, Matrix<T>()) == loss);
+}
+
+}  // namespace
+
+TEST_CASE("Cross-entropy is that of plain loops") {
+  for (const std::int64_t num_classes : {1, 2, 17, 1031, 5000}) {
+    const auto logits = random_matrix<float>(13, num_classes, 1, -8.0, 8.0);
+    const auto target = some_labels(13, num_classes);
+    check_against_reference<float>(logits, target);
+    check_against_reference<bf16>(logits, target);
+  }
+}
+
+TEST_CASE("Cross-entropy of no rows is zero") {
+  const Matrix<float> none("none", 0, 100);
+  CHECK(cross_entropy<float>(Execution(), none, Vector<std::int64_t>(), 1.0f, none) == 0.0);
+}
+
+TEST_CASE("Ignored rows have no loss and exactly zero gradients, whatever their logits") {
+  const auto logits = random_matrix<float>(2, 50, 1);
+  logits(1, 7) = NAN;
+  Vector<std::int64_t> target("target", 2);
+  Kokkos::deep_copy(target, ignored_label);
+  const auto dlogits = random_matrix<float>(2, 50, 2);
+  CHECK(cross_entropy<float>(Execution(), logits, target, 1.0f, dlogits) == 0.0);
+  CHECK(root_mean_square(dlogits) == 0.0);
+}
+
+TEST_CASE("The gradient may replace the logits") {
+  const auto logits = random_matrix<float>(9, 333, 1, -5.0, 5.0);
+  const auto target = some_labels(9, 333);
+  const Matrix<float> dlogits("dlogits", 9, 333);
+  const double loss = cross_entropy<float>(Execution(), logits, target, 0.5f, dlogits);
+  CHECK(cross_entropy<float>(Execution(), logits, target, 0.5f, logits) == loss);
+  CHECK(distance(logits, dlogits) == 0.0);
+}
+
+TEST_CASE("Extreme logits neither overflow nor lose the loss") {
+  const Matrix<float> logits("logits", 4, 20);
+  Kokkos::deep_copy(logits, -1e30f);
+  for (int i = 0; i < 20; ++i) logits(0, i) = 3e38f;  // all alike
+  logits(1, 4) = 1e30f;                              // the target wins
+  logits(2, 5) = 200.0f;                             // another wins by far
+  for (int i = 0; i < 20; ++i) logits(3, i) = -INFINITY;
+  logits(3, 4) = 2.0f;  // all others masked out
+  Vector<std::int64_t> target("target", 4);
+  Kokkos::deep_copy(target, 4);
+  logits(2, 4) = 100.0f;
+  const Matrix<float> dlogits("dlogits", 4, 20);
+  const double loss = cross_entropy<float>(Execution(), logits, target, 1.0f, dlogits);
+  CHECK(loss == Approx(std::log(20.0) + 100.0));
+  CHECK(dlogits(0, 0) == Approx(0.05));
+  CHECK(dlogits(0, 4) == Approx(-0.95));
+  CHECK(dlogits(1, 4) == 0.0f);
+  CHECK(dlogits(2, 4) == Approx(-1.0));
+  CHECK(dlogits(2, 5) == Approx(1.0));
+  CHECK(dlogits(3, 4) == 0.0f);
+  CHECK(dlogits(3, 5) == 0.0f);
+}
+
+TEST_CASE("NaN in a row's logits shows in the loss and in the gradient") {
+  for (const float sign : {1.0f, -1.0f}) {
+    const auto logits = random_matrix<float>(1, 100, 1);
+    logits(0, 50) = std::copysign(NAN, sign);
+    const Vector<std::int64_t> target("target", 1);
+    const Matrix<float> dlogits("dlogits", 1, 100);
+    CHECK(std::isnan(cross_entropy<float>(Execution(), logits, target, 1.0f, dlogits)));
+    CHECK(std::isnan(dlogits(0, 3)));
+  }
+}
+
+TEST_CASE("A confident row keeps the digits of its small gradient") {
+  const Matrix<float> logits("logits", 1, 3);
+  logits(0, 1) = 14.0f;
+  Vector<std::int64_t> target("target", 1);
+  target(0) = 1;
+  const Matrix<float> dlogits("dlogits", 1, 3), expected("expected", 1, 3);
+  cross_entropy<float>(Execution(), logits, target, 1.0f, dlogits);
+  reference::cross_entropy<float>(logits, target, 1.0f, expected);
+  CHECK(dlogits(0, 1) == Approx(expected(0, 1)).epsilon(1e-5));
+}
+
+TEST_CASE("The reference's cross-entropy gradient is a central difference of its loss") {
+  const auto logits = random_matrix<float>(4, 7, 1, -2.0, 2.0);
+  const auto target = some_labels(4, 7);
+  const Matrix<float> dlogits("dlogits", 4, 7);
+  reference::cross_entropy<float>(logits, target, 0.5f, dlogits);
+  const auto loss = [&] {
+    return 0.5 * reference::cross_entropy<float>(logits, target, 0.5f, Matrix<float>());
+  };
+  CHECK(distance(dlogits, central_differences(logits, loss)) < 1e-4);
+}
+
+TEST_CASE("The vectorised exponential is exact to rounding, zero far below, and passes NaN on") {
+  for (float x = 0.001f; x > -86.9f; x -= 0.0137f) {
+    const double expected = std::exp(static_cast<double>(x));
+    const double limit = std::abs(x) * 0x1p-24 + 0x1p-23;
+    if (std::abs(exp_nonpositive(x) / expected - 1.0) > limit) FAIL_CHECK("wrong at " << x);
+  }
+  CHECK(exp_nonpositive(0.0f) == 1.0f);
+  CHECK(exp_nonpositive(-87.5f) == 0.0f);
+  CHECK(exp_nonpositive(-INFINITY) == 0.0f);
+  CHECK(std::isnan(exp_nonpositive(NAN)));
+  CHECK(std::isnan(exp_nonpositive(-NAN)));
+}

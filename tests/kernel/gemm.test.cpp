@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+// Matrix products against plain loops, over shapes, strides, transpositions and element types. The
+// same program also runs with oneDNN held to AVX2, where it has no bf16 product.
+#include "kernel/gemm.hpp"
+
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <thread>
+#include <vector>
+
+#include "rows_data.hpp"
+
+using namespace tessera;
+using namespace tessera::kernel;
+using namespace tessera::kernel::test;
+
+namespace {
+
+struct Case {
+  std::int64_t batch, m, n, k;
+  std::int64_t padding = 0;        ///< columns beyond each row
+  std::int64_t batch_padding = 0;  ///< elements beyond each matrix
+};
+
+const std::vector<Case> cases = {
+    {1, 1, 1, 1},        {1, 4, 4, 4},         {1, 17, 5, 3},      {1, 1, 33, 65},
+    {1, 65, 1, 33},      {1, 33, 65, 1},       {1, 64, 96, 128},   {1, 129, 257, 63},
+    {1, 31, 47, 301, 5}, {1, 1, 7, 9, 3},      {1, 9, 1, 1, 4},    {3, 16, 24, 8},
+    {3, 17, 9, 33, 2},   {2, 5, 7, 11, 3, 13}, {4, 1, 1, 1, 1, 1}, {5, 1, 13, 6, 2, 1},
+    {1, 0, 4, 4},        {1, 4, 0, 4},         {1, 4, 4, 0},       {2, 3, 5, 0, 2, 1},
+    {0, 4, 4, 4},        {1, 130, 90, 300, 1}, {2, 96, 32, 160, 0}};
+
+/// `batch` matrices with padding that no product may touch: NaN, which would show.
+template <class T>
+struct Matrices {
+  std::vector<T> storage;
+  Operand<T> first;
+  std::int64_t batch_stride;
+
+  Matrices(const Case& size, std::int64_t rows, std::int64_t cols, bool transposed,
+           std::uint32_t seed)
+      : batch_stride(rows * (cols + size.padding) + size.batch_padding) {
+    const auto values = random_vector<T>(size.batch * rows * cols, seed);
+    storage.assign(size.batch * batch_stride + 1, T(NAN));
+    first = {storage.data(), rows, cols, cols + size.padding, transposed};
+    std::size_t next = 0;
+    for (std::int64_t i = 0; i < size.batch; ++i) {
+      for (std::int64_t row = 0; row < rows; ++row) {
+        for (std::int64_t col = 0; col < cols; ++col) {
+          storage[i * batch_stride + row * first.stride + col] = values(next++);
+        }
+      }
+    }
+  }
+
+  Operand<T> matrix(std::int64_t i) {
+    return {storage.data() + i * batch_stride, first.rows, first.cols, first.stride,
+            first.transposed};
+  }
+};
+
+template <class T>
+Operand<const T> input(const Operand<T>& x) {
+  return {x.data, x.rows, x.cols, x.stride, x.transposed};
+}
+
+template <class T>
+double root_mean_square_of_numbers(const std::vector<T>& storage) {
+  double sum = 0.0;
+  double count = 1e-30;
+  for (const T value : storage) {
+    const double number = static_cast<float>(value);
+    if (std::isnan(number)) continue;
+    sum += number * number;
+    count += 1.0;
+  }
+  return std::sqrt(sum / count);
+}
+
+/// Largest error relative to the typical element; infinity where NaN is on one side only.
+template <class T>
+double largest_error(const std::vector<T>& actual, const std::vector<T>& expected) {
+  const double typical = root_mean_square_of_numbers(expected);
+  double largest = 0.0;
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    const double a = static_cast<float>(actual[i]);
+    const double b = static_cast<float>(expected[i]);
+    if (std::isnan(a) != std::isnan(b)) return INFINITY;
+    if (a != b && !std::isnan(a)) largest = std::fmax(largest, std::abs(a - b) / typical);
+  }
+  return largest;
+}
+
+template <class T, class TC>
+void check(const Case& size, bool transpose_a, bool transpose_b, Into into) {
+  const auto [batch, m, n, k, padding, batch_padding] = size;
+  INFO(to_string(dtype_of<T>) << " to " << to_string(dtype_of<TC>) << ", batch " << batch << ", m "
+                              << m << ", n " << n << ", k " << k << ", padding " << padding
+                              << ", transposed " << transpose_a << transpose_b << ", accumulate "
+                              << (into == Into::accumulate));
+  Matrices<T> a(size, transpose_a ? k : m, transpose_a ? m : k, transpose_a, 1);
+  Matrices<T> b(size, transpose_b ? n : k, transpose_b ? k : n, transpose_b, 2);
+  Matrices<TC> c(size, m, n, false, 3);
+  Matrices<TC> expected(size, m, n, false, 3);
+  gemm_batched(Execution(), batch, input(a.first), a.batch_stride, input(b.first), b.batch_stride,
+               c.first, c.batch_stride, into);
+  for (std::int64_t i = 0; i < batch; ++i) {
+    reference::gemm(input(a.matrix(i)), input(b.matrix(i)), expected.matrix(i), into);
+  }
+  const double rounding = std::is_same_v<TC, bf16> ? 0.04 : 1e-5;  // 2^-8 of the largest elements
+  CHECK(largest_error(c.storage, expected.storage) < rounding);
+}
+
+template <class T, class TC>
+void check_all() {
+  for (const Case& size : cases) {
+    for (const bool transpose_a : {false, true}) {
+      for (const bool transpose_b : {false, true}) {
+        check<T, TC>(size, transpose_a, transpose_b, Into::overwrite);
+        check<T, TC>(size, transpose_a, transpose_b, Into::accumulate);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("A product of f32 matrices is that of plain loops") { check_all<float, float>(); }
+
+TEST_CASE("A product of bf16 matrices into f32 is that of plain loops") {
+  check_all<bf16, float>();
+}
+
+TEST_CASE("A product of bf16 matrices into bf16 is that of plain loops") {
+  check_all<bf16, bf16>();
+}
+
+TEST_CASE("A product of f32 matrices keeps all bits of f32") {
+  const float above_one = 1.0f + 0x1p-23f;
+  const std::vector<float> a(64 * 64, above_one);
+  std::vector<float> b(64 * 64, 0.0f);
+  for (int i = 0; i < 64; ++i) b[i * 64 + i] = 1.0f;
+  std::vector<float> c(64 * 64, 0.0f);
+  gemm(Execution(), Operand<const float>{a.data(), 64, 64, 64},
+       Operand<const float>{b.data(), 64, 64, 64}, Operand<float>{c.data(), 64, 64, 64});
+  CHECK(c == a);
+}
+
+TEST_CASE("A product may be one of interleaved column blocks") {
+  // Heads side by side in one matrix: the batch stride is smaller than a matrix.
+  constexpr std::int64_t heads = 3, rows = 10, cols = 4;
+  const auto x = random_matrix<float>(rows, heads * cols, 5);
+  const auto y = random_matrix<float>(rows, heads * cols, 6);
+  const Operand<const float> x_head{x.data(), rows, cols, heads * cols};
+  const Operand<const float> y_head{y.data(), rows, cols, heads * cols};
+  Matrix<float> c("c", heads * rows, rows), expected("expected", heads * rows, rows);
+  gemm_batched(Execution(), heads, x_head, cols, y_head.t(), cols,
+               Operand<float>{c.data(), rows, rows, rows}, rows * rows);
+  for (std::int64_t head = 0; head < heads; ++head) {
+    const Operand<const float> x_one{x.data() + head * cols, rows, cols, heads * cols};
+    const Operand<const float> y_one{y.data() + head * cols, rows, cols, heads * cols};
+    reference::gemm(x_one, y_one.t(),
+                    Operand<float>{expected.data() + head * rows * rows, rows, rows, rows});
+  }
+  CHECK(distance(c, expected) < 1e-5);
+}
+
+TEST_CASE("NaN and infinity pass through a product") {
+  Matrix<float> a("a", 2, 3), b("b", 3, 2), c("c", 2, 2);
+  Kokkos::deep_copy(a, 1.0f);
+  Kokkos::deep_copy(b, 1.0f);
+  a(0, 1) = NAN;
+  b(2, 1) = INFINITY;
+  gemm(Execution(), input(operand(a)), input(operand(b)), operand(c));
+  CHECK(std::isnan(c(0, 0)));
+  CHECK(std::isnan(c(0, 1)));
+  CHECK(c(1, 0) == 3.0f);
+  CHECK(std::isinf(c(1, 1)));
+}
+
+TEST_CASE("More shapes than are kept in memory give right products") {
+  for (std::int64_t m = 1; m <= 1100; ++m) {
+    const Case size{1, m, 2, 3};
+    Matrices<float> a(size, m, 3, false, 1), b(size, 3, 2, false, 2);
+    Matrices<float> c(size, m, 2, false, 3), expected(size, m, 2, false, 3);
+    gemm(Execution(), input(a.first), input(b.first), c.first);
+    reference::gemm(input(a.first), input(b.first), expected.first);
+    if (largest_error(c.storage, expected.storage) > 1e-5) FAIL_CHECK("wrong at m = " << m);
+  }
+}
+
+TEST_CASE("Two threads multiply at the same time") {
+  const Case size{1, 200, 150, 100};
+  Matrices<float> a(size, 200, 100, false, 1), b(size, 100, 150, false, 2);
+  Matrices<float> expected(size, 200, 150, false, 3);
+  reference::gemm(input(a.first), input(b.first), expected.first);
+  Matrices<float> one(size, 200, 150, false, 3), two(size, 200, 150, false, 3);
+  const auto repeat = [&](Matrices<float>& c) {
+    for (int i = 0; i < 20; ++i) gemm(Execution(), input(a.first), input(b.first), c.first);
+  };
+  std::thread other([&] { repeat(two); });
+  repeat(one);
+  other.join();
+  CHECK(largest_error(one.storage, expected.storage) < 1e-5);
+  CHECK(largest_error(two.storage, expected.storage) < 1e-5);
+}
