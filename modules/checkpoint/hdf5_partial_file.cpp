@@ -10,6 +10,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/log.hpp"
 #include "comm/agree.hpp"
 #include "fault.hpp"
 
@@ -54,6 +55,22 @@ void check_free_space(const fs::path& path, std::int64_t needed_bytes) {
        path.string(), gib(needed_bytes), gib(free_bytes));
 }
 
+// Not every file system can reserve; what it says then is no error.
+void reserve_blocks(const fs::path& path, std::int64_t bytes) {
+  if (bytes == 0) return;
+  const Descriptor file(partial_path(path), O_WRONLY);
+  if (::fallocate(file.get(), 0, 0, bytes) == 0) return;
+  const int reason = errno;
+  if (reason != ENOSPC && reason != EDQUOT && reason != EFBIG) return;
+  // A part may have been reserved: HDF5 needs room to close the file.
+  if (::ftruncate(file.get(), 0) != 0)
+    log_rank(LogLevel::warning, "cannot shorten the partial file");
+  fail(ErrorKind::file,
+       "cannot save {}: {:.3f} GiB could not be reserved: {} (an older file of that name is "
+       "untouched) free space or save elsewhere",
+       path.string(), gib(bytes), std::strerror(reason));
+}
+
 void fsync_path(const fs::path& path, int flags) {
   const Descriptor file(path, flags);
   // Some file systems cannot fsync a directory and say EINVAL; their renames are ordered without
@@ -79,6 +96,7 @@ void prepare_partial(const comm::Communicator& world, const fs::path& path,
     }
     check_free_space(path, needed_bytes);
     const Descriptor created(partial, O_WRONLY | O_CREAT | O_EXCL);
+    reserve_blocks(path, needed_bytes);
   });
   comm::agreed(world, "prepare checkpoint", [&] {
     if (::access(partial.c_str(), R_OK | W_OK) == 0) return;
@@ -91,17 +109,7 @@ void prepare_partial(const comm::Communicator& world, const fs::path& path,
 void reserve_partial(const comm::Communicator& world, const fs::path& path,
                      std::int64_t file_bytes) {
   comm::agreed(world, "reserve checkpoint", [&] {
-    if (world.rank() != 0) return;
-    const Descriptor file(partial_path(path), O_WRONLY);
-    // KEEP_SIZE: the length of the file is HDF5's business. Not every file system can reserve.
-    if (::fallocate(file.get(), FALLOC_FL_KEEP_SIZE, 0, file_bytes) == 0) return;
-    if (errno == ENOSPC || errno == EDQUOT) {
-      fail(ErrorKind::file,
-           "cannot save {}: {:.3f} GiB could not be reserved: {} (an older file of that name is "
-           "untouched) "
-           "free space or save elsewhere",
-           path.string(), gib(file_bytes), std::strerror(errno));
-    }
+    if (world.rank() == 0) reserve_blocks(path, file_bytes);
   });
 }
 

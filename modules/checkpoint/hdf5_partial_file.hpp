@@ -14,14 +14,15 @@ namespace tessera::checkpoint {
 std::filesystem::path partial_path(const std::filesystem::path& path);
 
 /// Rank 0 removes a stale partial file, checks that `needed_bytes` are free (the file being
-/// replaced still exists until the end) and creates an empty partial file; then each rank checks
-/// that it sees it. collective over world; throws Error::file, agreed.
+/// replaced still exists until the end), creates an empty partial file and reserves them, which
+/// meets quotas and limits too; then each rank checks that it sees the file. All before HDF5, whose
+/// collective calls hang when one rank fails in them. collective over world; throws Error::file,
+/// agreed.
 void prepare_partial(const comm::Communicator& world, const std::filesystem::path& path,
                      std::int64_t needed_bytes);
 
-/// Rank 0 reserves the blocks of a partial file of `file_bytes`, where the file system can do that:
-/// a full disk or a quota is met here and not within a collective write. collective over world;
-/// errors are agreed.
+/// Rank 0 reserves the first `file_bytes` again, after HDF5 has emptied the file in creating it.
+/// collective over world; errors are agreed.
 void reserve_partial(const comm::Communicator& world, const std::filesystem::path& path,
                      std::int64_t file_bytes);
 

@@ -12,6 +12,7 @@
 #include "comm/agree.hpp"
 #include "hdf5_types.hpp"
 #include "tessera/checkpoint/flat_selection.hpp"
+#include "widen.hpp"
 
 namespace tessera::checkpoint {
 namespace {
@@ -92,7 +93,7 @@ void move_round(const Transfer& transfer, const Range& range, hid_t properties,
     void* data = direct ? static_cast<void*>(values.data()) : staging;
     hdf5_check(H5Dread(transfer.dataset, type.get(), memory.get(), file.get(), properties, data),
                fmt::format("reading '{}'", parameter.name));
-    if (!direct) widen(staging, transfer.dtype, values);
+    if (!direct) widen(transfer.dtype, staging, range.size(), values.data());
   }
 }
 

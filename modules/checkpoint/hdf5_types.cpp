@@ -32,16 +32,6 @@ void narrow_as(std::span<const float> values, std::byte* raw) {
   }
 }
 
-template <class T>
-void widen_as(const std::byte* raw, std::span<float> values) {
-  for (float& value : values) {
-    T element;
-    std::memcpy(&element, raw, sizeof element);
-    value = static_cast<float>(element);
-    raw += sizeof element;
-  }
-}
-
 }  // namespace
 
 Hdf5Type hdf5_type(Dtype dtype) {
@@ -98,23 +88,6 @@ void narrow(std::span<const float> values, Dtype dtype, std::byte* raw) {
       }
       return;
     default: fail(ErrorKind::internal, "no conversion from f32 to {}", to_string(dtype));
-  }
-}
-
-void widen(const std::byte* raw, Dtype dtype, std::span<float> values) {
-  switch (dtype) {
-    case Dtype::bf16: return widen_as<bf16>(raw, values);
-    case Dtype::f32: return widen_as<float>(raw, values);
-    case Dtype::f64: return widen_as<double>(raw, values);
-    case Dtype::f16:
-      for (float& value : values) {
-        std::uint16_t element = 0;
-        std::memcpy(&element, raw, sizeof element);
-        value = f16_to_float(element);
-        raw += sizeof element;
-      }
-      return;
-    default: fail(ErrorKind::internal, "no conversion from {} to f32", to_string(dtype));
   }
 }
 

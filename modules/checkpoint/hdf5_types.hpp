@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Element types of Tessera's files, and conversion between them and the f32 of a shard. HDF5's own
 // conversion of floats is slow and turns collective transfers into independent ones, so elements
-// travel in the file's type and are converted here.
+// travel in the file's type and are converted by Tessera: narrow() here, widen() in widen.hpp.
 #pragma once
 
 #include <cstddef>
@@ -25,8 +25,5 @@ std::uint16_t float_to_f16(float value);
 /// values[i] rounded to nearest even into `raw` (values.size() elements of f16, bf16, f32 or f64).
 /// local.
 void narrow(std::span<const float> values, Dtype dtype, std::byte* raw);
-
-/// The reverse: exact for f16, bf16 and f32, rounded for f64. local.
-void widen(const std::byte* raw, Dtype dtype, std::span<float> values);
 
 }  // namespace tessera::checkpoint

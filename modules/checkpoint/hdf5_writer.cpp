@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Writing a Tessera file: all datasets are created at once, filled unit by unit, and the file takes
 // its name when every element is on disk.
+#include <algorithm>
 #include <map>
 
 #include "base/contract.hpp"
@@ -65,6 +66,7 @@ struct Hdf5Writer::Impl {
   SaveOptions options;
   Hdf5File file;
   std::map<std::string, Entry> entries;
+  std::vector<Hdf5Dataset> embedded;  ///< in the order of the file list
   std::int64_t written_bytes = 0;
   bool is_committed = false;
 
@@ -81,10 +83,12 @@ struct Hdf5Writer::Impl {
   herr_t close_file() {
     herr_t status = 0;
     for (auto& [key, entry] : entries) status = std::min(status, entry.dataset.close());
+    embedded.clear();
     return std::min(status, file.close());
   }
 
-  void create(std::span<const DatasetSpec> datasets, const TrainingState& state) {
+  void create(std::span<const DatasetSpec> datasets, const TrainingState& state,
+              const FileList& list) {
     file = create_parallel(world, partial_path(path));
     write_state(file.get(), state);
     create_group(file.get(), parameters_group);
@@ -98,9 +102,13 @@ struct Hdf5Writer::Impl {
       describe_parameter(entry.dataset.get(), parameter);
       entries.emplace(key, std::move(entry));
     }
+    for (const auto& [name, bytes] : list) {
+      embedded.push_back(create_dataset(file.get(), key_of(files_group, name), Dtype::u8, {bytes}));
+    }
   }
 
   void embed(const EmbeddedFiles& content, const FileList& list);
+  std::int64_t end_of_data() const;
   TransferPlan plan(const std::string& group, std::span<const Parameter> parameters,
                     std::span<const Slice> slices, std::int64_t shard_size);
   void require_complete() const;
@@ -109,16 +117,27 @@ struct Hdf5Writer::Impl {
 // Rank 0 has the content; the others know its length and take part with nothing.
 void Hdf5Writer::Impl::embed(const EmbeddedFiles& content, const FileList& list) {
   const Hdf5Properties properties = transfer_properties(true);
-  for (const auto& [name, bytes] : list) {
-    const std::string key = key_of(files_group, name);
-    const Hdf5Dataset dataset = create_dataset(file.get(), key, Dtype::u8, {bytes});
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    const auto& [name, bytes] = list[i];
     const bool is_mine = world.rank() == 0;
     const Hdf5Space selected = select_range({bytes}, 0, is_mine ? bytes : 0);
     const void* data = is_mine ? content.at(name).data() : nullptr;
-    hdf5_check(H5Dwrite(dataset.get(), H5T_STD_U8LE, selected.get(), selected.get(),
+    hdf5_check(H5Dwrite(embedded[i].get(), H5T_STD_U8LE, selected.get(), selected.get(),
                         properties.get(), data),
-               fmt::format("writing '{}'", key));
+               fmt::format("writing '/{}/{}'", files_group, name));
   }
+}
+
+// Where the last dataset ends. H5Fget_filesize fails before the first flush of a file with MPI-IO.
+std::int64_t Hdf5Writer::Impl::end_of_data() const {
+  haddr_t end = 0;
+  const auto look_at = [&](hid_t dataset) {
+    const haddr_t offset = H5Dget_offset(dataset);
+    if (offset != HADDR_UNDEF) end = std::max<haddr_t>(end, offset + H5Dget_storage_size(dataset));
+  };
+  for (const auto& [key, entry] : entries) look_at(entry.dataset.get());
+  for (const Hdf5Dataset& dataset : embedded) look_at(dataset.get());
+  return static_cast<std::int64_t>(end);
 }
 
 TransferPlan Hdf5Writer::Impl::plan(const std::string& group, std::span<const Parameter> parameters,
@@ -166,12 +185,8 @@ Hdf5Writer::Hdf5Writer(const comm::Communicator& world, std::filesystem::path pa
   const FileList list = broadcast_file_list(world, files);
   impl_ = std::make_unique<Impl>(world, std::move(path), options);
   prepare_partial(world, impl_->path, needed_bytes(datasets, list));
-  comm::agreed(world, "create checkpoint", [&] { impl_->create(datasets, agreed_state); });
-  hsize_t file_bytes = 0;
-  comm::agreed(world, "create checkpoint", [&] {
-    hdf5_check(H5Fget_filesize(impl_->file.get(), &file_bytes), "size of the new file");
-  });
-  reserve_partial(world, impl_->path, static_cast<std::int64_t>(file_bytes));
+  comm::agreed(world, "create checkpoint", [&] { impl_->create(datasets, agreed_state, list); });
+  reserve_partial(world, impl_->path, impl_->end_of_data());
   comm::agreed(world, "embed files", [&] { impl_->embed(files, list); });
 }
 
