@@ -154,8 +154,10 @@ void read_embedded(hid_t group, FileDescription& description) {
            path);
     }
     std::string content(static_cast<std::size_t>(info.bytes()), '\0');
-    hdf5_check(H5Dread(object.get(), H5T_STD_U8LE, H5S_ALL, H5S_ALL, H5P_DEFAULT, content.data()),
-               fmt::format("reading '{}'", path));
+    if (!content.empty()) {
+      hdf5_check(H5Dread(object.get(), H5T_STD_U8LE, H5S_ALL, H5S_ALL, H5P_DEFAULT, content.data()),
+                 fmt::format("reading '{}'", path));
+    }
     description.files.emplace(name, std::move(content));
   }
 }

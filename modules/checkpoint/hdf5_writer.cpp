@@ -119,6 +119,7 @@ void Hdf5Writer::Impl::embed(const EmbeddedFiles& content, const FileList& list)
   const Hdf5Properties properties = transfer_properties(true);
   for (std::size_t i = 0; i < list.size(); ++i) {
     const auto& [name, bytes] = list[i];
+    if (bytes == 0) continue;  // HDF5 gives it no place in the file and refuses to write there
     const bool is_mine = world.rank() == 0;
     const Hdf5Space selected = select_range({bytes}, 0, is_mine ? bytes : 0);
     const void* data = is_mine ? content.at(name).data() : nullptr;
