@@ -19,7 +19,8 @@ using std::chrono::milliseconds;
 
 constexpr microseconds kSpin{5};      // a message that is nearly there
 constexpr microseconds kYield{1000};  // data in flight: progress is made only inside test()
-constexpr microseconds kLongestSleep{160};
+constexpr microseconds kShortestSleep{20};
+constexpr microseconds kLongestSleep{200};
 
 // While an exception unwinds the buffers are about to go: give the operation a moment, not ten
 // minutes.
@@ -35,7 +36,7 @@ std::string describe(const CallSite& site) {
 bool poll_until(const std::function<bool()>& done, milliseconds deadline) {
   if (done()) return true;
   const auto start = Clock::now();
-  microseconds sleep{20};
+  microseconds sleep = kShortestSleep;
   for (;;) {
     const auto waited = Clock::now() - start;
     if (waited > kYield) {

@@ -42,8 +42,7 @@ class FailureListener : public Catch::TestEventListenerBase {
     text << "[rank " << job_rank() << "] " << result.getSourceInfo() << ": FAILED in '"
          << test_name_ << "'\n";
     if (result.hasExpression()) text << "  " << result.getExpressionInMacro() << '\n';
-    if (result.hasExpandedExpression())
-      text << "  with: " << result.getExpandedExpression() << '\n';
+    if (result.hasExpression()) text << "  with: " << result.getExpandedExpression() << '\n';
     if (result.hasMessage()) text << "  " << result.getMessage() << '\n';
     for (const Catch::MessageInfo& info : stats.infoMessages) text << "  " << info.message << '\n';
     std::fputs(text.str().c_str(), stderr);
@@ -77,6 +76,7 @@ int run_tests(int argc, char** argv) {
   }
   config.runOrder = Catch::RunTests::InDeclarationOrder;
   config.rngSeed = kSeed;
+  config.useColour = Catch::UseColour::No;  // the output goes through mpiexec
   if (job_rank() != 0) config.outputFilename = "/dev/null";
   const int num_failed = session.run();
   if (num_tests_run == 0) return complain("no test was run: the filter matches none");
@@ -84,7 +84,8 @@ int run_tests(int argc, char** argv) {
 }
 
 int worst_of_all_ranks(int result) {
-  const tessera::comm::Phase phase("end of the tests", tessera::comm::default_deadline());
+  // Twice the deadline: a rank that gives up a wait now must have the time to say so.
+  const tessera::comm::Phase phase("end of the tests", 2 * tessera::comm::default_deadline());
   MPI_Allreduce(MPI_IN_PLACE, &result, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD);
   return result;
 }
