@@ -226,8 +226,10 @@ void gemm_batched(const Execution& execution, std::int64_t batch, Operand<const 
     Product& product = cached_product(problem);
     if (product.available()) return product.run(a.data, b.data, c.data);
   } catch (const dnnl::error& error) {
-    fail(ErrorKind::internal, "oneDNN refused a product of {} x [{}, {}] x [{}, {}]: {}", batch,
-         problem.m, problem.k, problem.k, problem.n, error.what());
+    const bool memory = error.status == dnnl_out_of_memory;
+    fail(memory ? ErrorKind::memory : ErrorKind::internal,
+         "oneDNN failed in a product of {} x [{}, {}] x [{}, {}]: {}", batch, problem.m, problem.k,
+         problem.k, problem.n, error.what());
   }
   if constexpr (std::is_same_v<T, bf16>) {
     for (std::int64_t i = 0; i < batch; ++i) {
