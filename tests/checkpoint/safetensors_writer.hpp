@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include <fmt/format.h>
+
 #include "base/dtype.hpp"
 #include "base/parameter.hpp"
 
