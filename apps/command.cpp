@@ -26,10 +26,20 @@ CLI::App* add_command(CLI::App& program, const std::string& name, const std::str
   return app;
 }
 
+CLI::Validator positive() {
+  const auto check = [](std::string& text) {
+    double value = 0.0;
+    const bool is_number = CLI::detail::lexical_cast(text, value);
+    return is_number && value > 0.0 ? std::string()
+                                    : fmt::format("'{}' is no number above 0", text);
+  };
+  return CLI::Validator(check, "");
+}
+
 void add_grid_options(CLI::App& app, GridOptions& options) {
   app.add_option("--expert", options.expert,
                  "ranks that hold different experts; divides the number of ranks")
-      ->check(CLI::PositiveNumber)
+      ->check(positive())
       ->capture_default_str()
       ->type_name("E");
   add_wait_options(app, options);
@@ -37,12 +47,12 @@ void add_grid_options(CLI::App& app, GridOptions& options) {
 
 void add_wait_options(CLI::App& app, GridOptions& options) {
   app.add_option("--deadline", options.deadline_s, "longest wait for another rank [s]")
-      ->check(CLI::PositiveNumber)
+      ->check(positive())
       ->capture_default_str()
+      ->envname("TESSERA_DEADLINE_S")
       ->type_name("SECONDS");
   app.add_flag("--checked", options.checked,
-               "compare each collective call across ranks before it is done (slow)")
-      ->envname("TESSERA_CHECKED");
+               "compare each collective call across ranks before it is done (slow)");
 }
 
 void add_key_options(CLI::App& app, checkpoint::KeyOptions& options) {

@@ -24,10 +24,15 @@ struct Command {
 Command add_doctor(CLI::App& program);
 Command add_import(CLI::App& program);
 Command add_inspect(CLI::App& program);
+Command add_probe(CLI::App& program);
+Command add_train(CLI::App& program);
 
 /// A subcommand with its one-line description, and examples that `--help` shows below the options.
 CLI::App* add_command(CLI::App& program, const std::string& name, const std::string& description,
                       const std::string& examples);
+
+/// Refuses numbers that are not above 0.
+CLI::Validator positive();
 
 /// How the ranks work together; the same options in every subcommand that has a grid.
 struct GridOptions {

@@ -204,7 +204,7 @@ Command add_inspect(CLI::App& program) {
   app->add_flag("--json", options->as_json, "print JSON");
   app->add_option("--expert", options->expert,
                   "show the experts' shapes on this many ranks of the expert axis")
-      ->check(CLI::PositiveNumber)
+      ->check(positive())
       ->type_name("E");
   return {app, [options] { return run(*options); }};
 }

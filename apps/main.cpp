@@ -36,7 +36,8 @@ std::vector<apps::Command> add_commands(CLI::App& program) {
   program.footer(exit_codes);
   program.require_subcommand(1);
   apps::add_config_file(program);
-  return {apps::add_import(program), apps::add_inspect(program), apps::add_doctor(program)};
+  return {apps::add_import(program), apps::add_train(program), apps::add_probe(program),
+          apps::add_inspect(program), apps::add_doctor(program)};
 }
 
 /// Parses; what is wrong comes back as an Error in `problem`. Returns true if help or version was
@@ -73,6 +74,16 @@ bool is_shared(const Error& error) {
   return error.kind() != ErrorKind::communication && error.kind() != ErrorKind::internal;
 }
 
+/// Ordinarily all ranks parse alike; one may still fail alone, by a configuration file that it
+/// cannot read.
+void agree_on_usage(const std::exception_ptr& problem) {
+  const comm::Communicator world(MPI_COMM_WORLD, "program");
+  const std::int32_t has_failed = problem ? 1 : 0;
+  const bool alike = world.all_reduce_value("command line", has_failed, comm::ReduceOp::min) == 1;
+  if (alike) std::rethrow_exception(problem);
+  comm::agree(world, "command line", problem);
+}
+
 /// Of an error that this rank has alone: the others may be anywhere, so there is no orderly end.
 [[noreturn]] void end_job(int code, const char* message) {
   log_rank_message(LogLevel::error, message);
@@ -98,11 +109,10 @@ int main(int argc, char** argv) {
   int code = 0;
   std::optional<comm::Environment> environment;
   try {
-    // A rank may fail alone (a configuration file that only it cannot read), so the ranks compare
-    // notes; a process without a launcher has nobody to wait for.
+    // A process without a launcher has nobody to wait for, and needs no MPI to say what is wrong.
     if (usage_error && apps::launcher_rank() < 0) std::rethrow_exception(usage_error);
     environment.emplace(argc, argv);
-    comm::agree(comm::Communicator(MPI_COMM_WORLD, "program"), "command line", usage_error);
+    agree_on_usage(usage_error);
     code = run_chosen(commands);
   } catch (const Error& error) {
     code = exit_code(error.kind());

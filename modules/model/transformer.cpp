@@ -152,10 +152,11 @@ void Transformer<T>::backward_layers(const Batch& batch, std::vector<Saved>& sav
 
 template <class T>
 void Transformer<T>::embed_backward(const Batch& batch, kernel::Matrix<const float> dx) {
-  kernel::scatter_add_rows(
-      execution_, dx, batch.tokens,
+  const kernel::Matrix<float> dembedding =
       gradient(UnitIndex::embedding)
-          .matrix("embed_tokens.weight", config_.vocab_size, config_.hidden_size));
+          .matrix("embed_tokens.weight", config_.vocab_size, config_.hidden_size);
+  kernel::scatter_add_rows(execution_, dx, batch.tokens,
+                           static_cast<std::int32_t>(config_.padding_id), dembedding);
   store_.reduce(UnitIndex::embedding);
 }
 

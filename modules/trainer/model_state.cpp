@@ -140,34 +140,6 @@ std::int64_t save_checkpoint(const comm::ProcessGrid& grid, const zero3::Paramet
   return writer.written_bytes();
 }
 
-LoadReport import_model(const comm::ProcessGrid& grid, ModelSource& model,
-                        const std::filesystem::path& path) {
-  const std::vector<zero3::UnitSpec> units =
-      place_units(grid, model.config, parameter_units(model.config));
-  std::vector<checkpoint::DatasetSpec> datasets;
-  for (const zero3::UnitSpec& unit : units) {
-    for (const Parameter& parameter : unit.parameters) {
-      const checkpoint::TensorInfo* stored = model.source->find(parameter.name);
-      datasets.push_back(
-          {parameters_group, &parameter, stored != nullptr ? stored->dtype : Dtype::f32});
-    }
-  }
-  checkpoint::Hdf5Writer writer(grid.world(), path, datasets, checkpoint::TrainingState(),
-                                model.files);
-  LoadReport report;
-  for (const zero3::UnitSpec& unit : units) {
-    const comm::Communicator& group = unit.placement.group();
-    const zero3::FlatLayout layout(unit.parameters, unit.placement.experts(), group.size());
-    const std::vector<Slice> slices = layout.slices(unit.parameters, group.rank());
-    std::vector<float> shard(static_cast<std::size_t>(layout.shard_size()));
-    report += load_unit(grid, model, unit.parameters, slices, shard, {});
-    writer.write(parameters_group, unit.parameters, slices, shard);
-    log_message(LogLevel::debug, "imported " + unit.name);
-  }
-  writer.commit();
-  return report;
-}
-
 #define TESSERA_INSTANTIATE(T)                                                                    \
   template zero3::ParameterStore<T> make_store(                                                   \
       const comm::ProcessGrid&, const model::ModelConfig&, zero3::GradientTransport);             \

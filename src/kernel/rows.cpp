@@ -82,7 +82,8 @@ void scatter_rows(const Execution& execution, Matrix<const T> source,
 }
 
 void scatter_add_rows(const Execution& execution, Matrix<const float> source,
-                      Vector<const std::int32_t> index, Matrix<float> destination) {
+                      Vector<const std::int32_t> index, std::int32_t skipped_index,
+                      Matrix<float> destination) {
   TESSERA_EXPECT(index.extent(0) == source.extent(0));
   constexpr std::int64_t column_block = 512;
   const std::int64_t rows = source.extent(0);
@@ -101,7 +102,7 @@ void scatter_add_rows(const Execution& execution, Matrix<const float> source,
         const std::int64_t last = first + column_block < columns ? first + column_block : columns;
         for (std::int64_t r = 0; r < rows; ++r) {
           const std::int64_t d = index(r);
-          if (d % buckets != bucket) continue;
+          if (d % buckets != bucket || d == skipped_index) continue;
           Kokkos::parallel_for(Kokkos::TeamVectorRange(member, first, last),
                                [&](const std::int64_t c) { destination(d, c) += source(r, c); });
         }

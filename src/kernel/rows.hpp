@@ -40,7 +40,8 @@ void scatter_rows(const Execution& execution, Matrix<const T> source,
 /// destination[index[r], :] += source[r, :], f32, index with repetitions (embedding gradient).
 /// local.
 void scatter_add_rows(const Execution& execution, Matrix<const float> source,
-                      Vector<const std::int32_t> index, Matrix<float> destination);
+                      Vector<const std::int32_t> index, std::int32_t skipped_index,
+                      Matrix<float> destination);
 
 /// y[t, :] += sum over k of weight[t, k] * rows[slot[t, k], :]. y [T, H] f32, rows [N, H] T,
 /// slot [T, K] i32, weight [T, K] f32. local.
@@ -73,7 +74,7 @@ void gather_rows(Matrix<const TS> source, Vector<const std::int32_t> index, Matr
 template <class T>
 void scatter_rows(Matrix<const T> source, Vector<const std::int32_t> index, Matrix<T> destination);
 void scatter_add_rows(Matrix<const float> source, Vector<const std::int32_t> index,
-                      Matrix<float> destination);
+                      std::int32_t skipped_index, Matrix<float> destination);
 template <class T>
 void combine_rows(Matrix<const T> rows, Matrix<const std::int32_t> slot, Matrix<const float> weight,
                   Matrix<float> y);

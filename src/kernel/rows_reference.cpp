@@ -41,8 +41,9 @@ void scatter_rows(Matrix<const T> source, Vector<const std::int32_t> index, Matr
 }
 
 void scatter_add_rows(Matrix<const float> source, Vector<const std::int32_t> index,
-                      Matrix<float> destination) {
+                      std::int32_t skipped_index, Matrix<float> destination) {
   for (std::size_t r = 0; r < source.extent(0); ++r) {
+    if (index(r) == skipped_index) continue;
     for (std::size_t c = 0; c < source.extent(1); ++c) destination(index(r), c) += source(r, c);
   }
 }

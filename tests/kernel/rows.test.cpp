@@ -109,8 +109,8 @@ TEST_CASE("Scattering with repetitions adds up in the order of the rows") {
     const auto index = random_indices(rows, 4, 22);
     const auto destination = random_matrix<float>(4, columns, 23);
     const auto expected = copy_of(destination);
-    scatter_add_rows(Execution(), source, index, destination);
-    reference::scatter_add_rows(source, index, expected);
+    scatter_add_rows(Execution(), source, index, 2, destination);
+    reference::scatter_add_rows(source, index, 2, expected);
     CHECK(distance(destination, expected) == 0.0);
   }
 }

@@ -58,9 +58,4 @@ std::int64_t save_checkpoint(const comm::ProcessGrid& grid, const zero3::Paramet
                              const checkpoint::TrainingState& state,
                              const checkpoint::EmbeddedFiles& files);
 
-/// Copies a Hugging Face directory into a Tessera file, unit by unit, each tensor in its own dtype.
-/// collective over grid.world(); errors are agreed.
-checkpoint::LoadReport import_model(const comm::ProcessGrid& grid, ModelSource& model,
-                                    const std::filesystem::path& path);
-
 }  // namespace tessera::trainer

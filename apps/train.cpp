@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+// `tessera train`: options of a training run.
+#include <memory>
+
+#include "base/log.hpp"
+#include "command.hpp"
+#include "numeric_options.hpp"
+#include "tessera/trainer/training_run.hpp"
+
+namespace tessera::apps {
+namespace {
+
+struct Options {
+  std::string dtype = "f32";
+  std::string schedule = "cosine";
+  std::string reduce_dtype = "f32";
+  std::string flat_dtype;
+  NumericOptions numeric;
+  trainer::TrainingOptions training;
+  GridOptions grid;
+};
+
+trainer::FlatDtype parse_flat_dtype(const std::string& name) {
+  if (name.empty()) return trainer::FlatDtype::by_extension;
+  if (name == "u16") return trainer::FlatDtype::u16;
+  if (name == "u32") return trainer::FlatDtype::u32;
+  fail(ErrorKind::usage, "--data-dtype {} is unknown; use u16 or u32", name);
+}
+
+void require_sensible(const trainer::TrainingOptions& options) {
+  if (options.model.empty() && options.resume.empty()) {
+    fail(ErrorKind::usage, "give MODEL, or --resume with an earlier run");
+  }
+}
+
+int run(Options options) {
+  trainer::TrainingOptions& training = options.training;
+  training.dtype = parse_dtype(options.dtype);
+  training.gradient_transport = parse_dtype(options.reduce_dtype) == Dtype::bf16
+                                    ? zero3::GradientTransport::bf16
+                                    : zero3::GradientTransport::f32;
+  training.optimizer = optimizer_options(options.numeric);
+  training.schedule.kind = trainer::parse_schedule(options.schedule);
+  training.data_options.flat_dtype = parse_flat_dtype(options.flat_dtype);
+  require_sensible(training);
+  const comm::ProcessGrid grid = make_grid(options.grid);
+  const trainer::StopRequest stop;
+  const trainer::TrainingSummary summary = run_training(grid, training, stop);
+  if (summary.last_step == summary.first_step) {
+    log_info("nothing to do: step {} is done (--steps and --total-steps say when to stop)",
+             summary.first_step);
+    return 0;
+  }
+  log_info("steps {} to {}: loss {:.4f} to {:.4f}; {}", summary.first_step + 1, summary.last_step,
+           summary.first_loss, summary.last_loss, summary.checkpoint.string());
+  return summary.interrupted ? exit_code(ErrorKind::interrupted) : 0;
+}
+
+void add_data_options(CLI::App& app, Options& options) {
+  trainer::TrainingOptions& training = options.training;
+  trainer::TokenDataOptions& data = training.data_options;
+  app.add_option("--data", training.data, "tokens: HDF5, .npy, or flat uint16/uint32")->required();
+  app.add_option("--dataset", data.dataset, "dataset of an HDF5 file (default: tokens)");
+  app.add_option("--data-dtype", options.flat_dtype,
+                 "of a flat file: u16 or u32 (default: by extension)");
+  app.add_option("--labels", data.labels.path, "labels of the tokens' shape (default: the tokens)");
+  app.add_option("--labels-dataset", data.labels.dataset, "labels in an HDF5 file");
+  app.add_option("--mask", data.mask.path, "loss mask of the tokens' shape; 0 leaves a token out");
+  app.add_option("--mask-dataset", data.mask.dataset, "loss mask in an HDF5 file");
+  app.add_option("--sequence-length", data.sequence_length,
+                 "tokens of a sequence, for S - 1 targets (default: the data's width)")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--held-out", training.num_held_out, "last sequences, kept for evaluation")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+}
+
+void add_length_options(CLI::App& app, trainer::TrainingOptions& training) {
+  app.add_option("--steps", training.num_steps,
+                 "stop after this step; a resumed run that is there already does so many more")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  app.add_option("--total-steps", training.total_steps,
+                 "length of the schedule, where the run is shorter (default: --steps)")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--batch", training.batch, "sequences of one step, over all ranks")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  app.add_option("--micro-batch", training.micro_batch,
+                 "sequences of one rank at a time; gradients accumulate (default: all)")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--evaluate-every", training.evaluate_every, "steps between evaluations")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--save-every", training.save_every,
+                 "steps between checkpoints (default: at the end)")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--log-every", training.log_every, "steps between lines of the table")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  app.add_option("--seed", training.seed, "of the order of the sequences")->capture_default_str();
+}
+
+void add_arithmetic_options(CLI::App& app, Options& options) {
+  trainer::TrainingOptions& training = options.training;
+  app.add_option("--dtype", options.dtype, "arithmetic: f32, or bf16 with f32 master weights")
+      ->capture_default_str();
+  app.add_option("--reduce-dtype", options.reduce_dtype, "in which gradients travel: f32 or bf16")
+      ->capture_default_str();
+  app.add_option("--lr", training.schedule.peak, "highest learning rate")->capture_default_str();
+  app.add_option("--schedule", options.schedule, "cosine, linear or constant")
+      ->capture_default_str();
+  app.add_option("--warmup", training.schedule.num_warmup_steps, "steps of linear warm-up")
+      ->capture_default_str();
+  app.add_option("--min-lr-fraction", training.schedule.min_fraction, "last learning rate / --lr")
+      ->capture_default_str();
+  app.add_option("--clip", training.max_grad_norm, "clip the gradient to this norm; 0: no clipping")
+      ->capture_default_str();
+  app.add_option("--aux-loss-coef", training.aux_coefficient,
+                 "coefficient of the load-balancing loss")
+      ->capture_default_str();
+  add_optimizer_options(app, options.numeric);
+}
+
+}  // namespace
+
+Command add_train(CLI::App& program) {
+  const auto options = std::make_shared<Options>();
+  CLI::App* app = add_command(
+      program, "train", "Train a model; metrics, checkpoints and the loss curve go to a directory.",
+      "  mpirun -n 4 tessera train gpt-oss-20b/ --data text.u16 --sequence-length 1024 --batch 8\n"
+      "         --steps 1000 --expert 4 --dtype bf16 --save-every 100 --output run\n"
+      "  mpirun -n 8 tessera train --resume run --data text.u16 --sequence-length 1024 --batch 8\n"
+      "         --steps 2000 --expert 2 --dtype bf16 --output run\n"
+      "DIR/metrics.jsonl has one line per step, DIR/latest names the newest checkpoint. SIGTERM or "
+      "SIGUSR1\n"
+      "ends the run after the current step with a checkpoint and exit code 7. Weight decay leaves "
+      "norms,\n"
+      "biases and sinks alone.");
+  trainer::TrainingOptions& training = options->training;
+  app->add_option("model", training.model, "Hugging Face directory or Tessera file")
+      ->type_name("MODEL");
+  app->add_option("--resume", training.resume,
+                  "go on from an earlier run's DIR, or from a Tessera file")
+      ->type_name("DIR");
+  app->add_option("--output", training.output, "directory for what the run writes")
+      ->required()
+      ->type_name("DIR");
+  add_data_options(*app, *options);
+  add_length_options(*app, training);
+  add_arithmetic_options(*app, *options);
+  add_key_options(*app, training.keys);
+  add_grid_options(*app, options->grid);
+  return {app, [options] { return run(*options); }};
+}
+
+}  // namespace tessera::apps

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// A whole training run: load or resume, steps, evaluation, metrics, checkpoints, stop on a signal.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+
+#include "base/dtype.hpp"
+#include "comm/process_grid.hpp"
+#include "tessera/checkpoint/key_report.hpp"
+#include "tessera/trainer/schedule.hpp"
+#include "tessera/trainer/stop_request.hpp"
+#include "tessera/trainer/token_data.hpp"
+#include "tessera/zero3/optimizer.hpp"
+#include "tessera/zero3/parameter_store.hpp"
+
+namespace tessera::trainer {
+
+struct TrainingOptions {
+  std::filesystem::path
+      model;  ///< Hugging Face directory or Tessera file; may be empty with resume
+  std::filesystem::path
+      resume;  ///< output directory of an earlier run, or a Tessera file; may be empty
+  std::filesystem::path output;  ///< directory for metrics, checkpoints and the loss curve
+  std::filesystem::path data;
+  TokenDataOptions data_options;
+  checkpoint::KeyOptions keys;
+
+  std::int64_t num_steps = 100;  ///< step to stop after; see last_step()
+  std::int64_t total_steps =
+      0;                   ///< the schedule's length; 0: that of the resumed run, or num_steps
+  std::int64_t batch = 1;  ///< sequences of one step, over all ranks
+  std::int64_t micro_batch = 0;     ///< sequences of one rank at a time; 0: all of its share
+  std::int64_t num_held_out = 0;    ///< last sequences of the data, for evaluation alone
+  std::int64_t evaluate_every = 0;  ///< steps; 0: never
+  std::int64_t save_every = 0;      ///< steps; 0: at the end alone
+  std::int64_t log_every = 10;      ///< steps between lines of the table
+  std::uint64_t seed = 0;
+
+  Dtype dtype = Dtype::f32;  ///< of gathered parameters and activations: f32 or bf16
+  zero3::GradientTransport gradient_transport = zero3::GradientTransport::f32;
+  zero3::OptimizerOptions optimizer;
+  ScheduleOptions schedule;  ///< total_steps in it is filled in
+  double max_grad_norm = 1.0;
+  double aux_coefficient = 0.0;
+  checkpoint::LoadOptions load;
+};
+
+/// Where a run that starts after `done` steps ends: num_steps, or, if that has been reached
+/// already, num_steps more, but never past the schedule's length. local.
+std::int64_t last_step(std::int64_t num_steps, std::int64_t total_steps, std::int64_t done);
+
+struct TrainingSummary {
+  std::int64_t first_step = 0;  ///< steps done before this run
+  std::int64_t last_step = 0;   ///< steps done now
+  double first_loss = 0.0;
+  double last_loss = 0.0;
+  bool interrupted = false;          ///< stopped by a signal; the checkpoint is complete
+  std::filesystem::path checkpoint;  ///< the last one written
+};
+
+/// collective over grid.world(); errors are the same on all ranks.
+TrainingSummary run_training(const comm::ProcessGrid& grid, const TrainingOptions& options,
+                             const StopRequest& stop);
+
+}  // namespace tessera::trainer

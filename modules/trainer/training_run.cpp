@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <chrono>
+#include <nlohmann/json.hpp>
+#include <tessera/trainer/training_run.hpp>
+
+#include "base/log.hpp"
+#include "comm/agree.hpp"
+#include "comm/watchdog.hpp"
+#include "tessera/trainer/batch_reader.hpp"
+#include "tessera/trainer/checkpoint_directory.hpp"
+#include "tessera/trainer/loss_curve.hpp"
+#include "tessera/trainer/metrics.hpp"
+#include "tessera/trainer/metrics_table.hpp"
+#include "tessera/trainer/model_state.hpp"
+#include "tessera/trainer/sampler.hpp"
+#include "tessera/trainer/train_step.hpp"
+
+namespace tessera::trainer {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+/// The schedule's length as an earlier run recorded it; 0 if it did not.
+std::int64_t recorded_total_steps(const checkpoint::TrainingState& state) {
+  const auto record = nlohmann::json::parse(state.training_json, nullptr, false);
+  return record.is_object() ? record.value("total_steps", std::int64_t{0}) : 0;
+}
+
+/// The model to start from. When resuming, MODEL (if given) must describe the same one.
+ModelSource open_start(const comm::ProcessGrid& grid, const TrainingOptions& options) {
+  if (options.resume.empty()) return open_model(grid.world(), options.model, options.keys);
+  const auto path = resume_path(grid.world(), options.resume);
+  ModelSource model = open_model(grid.world(), path, options.keys);
+  if (model.source->kind() != std::string("Tessera file")) {
+    fail(ErrorKind::usage, "cannot resume from {}, a {} (it has no step and no optimizer state)",
+         path.string(), model.source->kind());
+  }
+  if (options.model.empty()) return model;
+  const auto given = checkpoint::Source::open(grid.world(), options.model);
+  if (given->config_json() != model.source->config_json()) {
+    fail(ErrorKind::config,
+         "{} and {} have different configurations (a run goes on with the model that it began "
+         "with); "
+         "leave MODEL out when resuming",
+         options.model.string(), path.string());
+  }
+  return model;
+}
+
+template <class T>
+class Run {
+ public:
+  Run(const comm::ProcessGrid& grid, const TrainingOptions& options, ModelSource source)
+      : grid_(grid),
+        options_(options),
+        source_(std::move(source)),
+        state_(options.resume.empty() ? checkpoint::TrainingState() : source_.training),
+        data_(TokenData::open(grid.world(), options.data, data_options(options, source_))),
+        sampler_({data_.num_sequences(), options.num_held_out, seed()}),
+        reader_(grid.world(), data_, source_.config.vocab_size, options.micro_batch),
+        store_(make_store<T>(grid, source_.config, options.gradient_transport)),
+        model_(grid, source_.config, store_) {
+    set_lengths();
+  }
+
+  TrainingSummary train(const StopRequest& stop);
+
+ private:
+  static TokenDataOptions data_options(const TrainingOptions& options, const ModelSource& source) {
+    TokenDataOptions data = options.data_options;
+    data.vocab_size = source.config.vocab_size;
+    return data;
+  }
+  std::uint64_t seed() const { return options_.resume.empty() ? options_.seed : state_.seed; }
+
+  void set_lengths();
+  void load();
+  StepMetrics step();
+  double evaluate_held_out();
+  void save();
+
+  const comm::ProcessGrid& grid_;
+  const TrainingOptions& options_;
+  ModelSource source_;
+  checkpoint::TrainingState state_;
+  TokenData data_;
+  Sampler sampler_;
+  BatchReader reader_;
+  zero3::ParameterStore<T> store_;
+  model::Transformer<T> model_;
+  std::int64_t total_steps_ = 0;
+  std::int64_t last_step_ = 0;
+  std::int64_t saved_step_ = -1;
+  TrainingSummary summary_;
+};
+
+template <class T>
+void Run<T>::set_lengths() {
+  total_steps_ = options_.total_steps;
+  if (total_steps_ == 0) total_steps_ = std::max(options_.num_steps, recorded_total_steps(state_));
+  last_step_ = last_step(options_.num_steps, total_steps_, state_.step);
+  state_.seed = seed();
+  state_.optimizer = to_string(options_.optimizer.kind);
+  state_.training_json = nlohmann::json{{"total_steps", total_steps_},
+                                        {"batch", options_.batch},
+                                        {"sequence_length", data_.sequence_length()}}
+                             .dump();
+}
+
+template <class T>
+void Run<T>::load() {
+  const auto start = Clock::now();
+  checkpoint::LoadReport report = load_parameters(grid_, source_, store_, options_.load);
+  if (options_.optimizer.kind == zero3::OptimizerKind::adamw) {
+    for (std::size_t i = 0; i < store_.num_units(); ++i) store_.unit(i).allocate_moments();
+    auto* file = dynamic_cast<checkpoint::Hdf5Source*>(source_.source.get());
+    if (!options_.resume.empty() && source_.training.optimizer == "adamw") {
+      report += load_optimizer(grid_, *file, store_, options_.load);
+    }
+  }
+  std::array<std::int64_t, 2> bytes{report.read_bytes, report.exchanged_bytes};
+  grid_.world().all_reduce("bytes read", std::span<std::int64_t>(bytes), comm::ReduceOp::sum);
+  constexpr double mib = 1024.0 * 1024.0;
+  log_info("read {:.1f} MiB in {:.2f} s ({:.1f} MiB exchanged between ranks)",
+           static_cast<double>(bytes[0]) / mib, seconds_since(start),
+           static_cast<double>(bytes[1]) / mib);
+}
+
+template <class T>
+StepMetrics Run<T>::step() {
+  const auto start = Clock::now();
+  comm::set_current_step(state_.step + 1);
+  ScheduleOptions schedule = options_.schedule;
+  schedule.total_steps = total_steps_;
+  StepOptions step;
+  step.learning_rate = Schedule(schedule).learning_rate(state_.step);
+  step.max_grad_norm = options_.max_grad_norm;
+  step.aux_coefficient = options_.aux_coefficient;
+  step.optimizer_step = state_.optimizer_steps + 1;
+
+  const StepBatches read =
+      reader_.read(sampler_.sequences_from(state_.data_position, options_.batch));
+  const StepOutcome outcome =
+      train_step(grid_, model_, store_, std::span<const model::Batch>(read.batches),
+                 options_.optimizer, step, read.error != nullptr);
+  if (!outcome.updated) comm::agree(grid_.world(), "read the batch", read.error);
+  ++state_.step;
+  state_.optimizer_steps += outcome.updated ? 1 : 0;
+  state_.data_position += options_.batch;
+
+  StepMetrics metrics;
+  metrics.step = state_.step;
+  metrics.loss = outcome.loss;
+  metrics.grad_norm = outcome.grad_norm;
+  metrics.learning_rate = step.learning_rate;
+  metrics.step_s = seconds_since(start);
+  metrics.tokens_per_s =
+      static_cast<double>(options_.batch * data_.sequence_length()) / metrics.step_s;
+  metrics.peak_rss_mib =
+      grid_.world().all_reduce_value("peak memory", peak_rss_mib(), comm::ReduceOp::max);
+  metrics.expert_load = outcome.expert_load;
+  metrics.dropped = !outcome.updated;
+  if (options_.aux_coefficient != 0.0) metrics.aux_loss = outcome.aux_loss;
+  if (metrics.dropped) {
+    log_warning("step {} dropped: {}", state_.step,
+                outcome.num_targets == 0 ? "no label takes part in the loss"
+                                         : "the gradient is not finite");
+  }
+  return metrics;
+}
+
+template <class T>
+double Run<T>::evaluate_held_out() {
+  const std::vector<std::int64_t> held_out = sampler_.held_out();
+  double weighted = 0.0;
+  for (std::size_t begin = 0; begin < held_out.size(); begin += options_.batch) {
+    const std::size_t count = std::min<std::size_t>(options_.batch, held_out.size() - begin);
+    const StepBatches read = reader_.read(std::span(held_out).subspan(begin, count));
+    comm::agree(grid_.world(), "read the held-out sequences", read.error);
+    const double loss = evaluate(grid_, model_, std::span<const model::Batch>(read.batches));
+    weighted += loss * static_cast<double>(count);
+  }
+  return weighted / static_cast<double>(held_out.size());
+}
+
+template <class T>
+void Run<T>::save() {
+  const auto start = Clock::now();
+  summary_.checkpoint = checkpoint_path(options_.output, state_.step);
+  save_checkpoint(grid_, store_, summary_.checkpoint, state_, source_.files);
+  set_latest(grid_.world(), summary_.checkpoint);
+  saved_step_ = state_.step;
+  log_info("saved {} in {:.2f} s", summary_.checkpoint.string(), seconds_since(start));
+}
+
+template <class T>
+TrainingSummary Run<T>::train(const StopRequest& stop) {
+  data_.validate(grid_.world());
+  log_info("{}; {}", grid_.describe(), data_.description());
+  load();
+  make_directory(grid_.world(), options_.output);
+  MetricsWriter writer(grid_.world(), options_.output / "metrics.jsonl", state_.step);
+  MetricsTable table(stdout, options_.log_every, last_step_);
+  summary_.first_step = state_.step;
+  while (state_.step < last_step_ && !summary_.interrupted) {
+    StepMetrics metrics = step();
+    const bool is_last = state_.step == last_step_;
+    const auto due = [&](std::int64_t every) { return every > 0 && state_.step % every == 0; };
+    if (sampler_.num_held_out() > 0 && (due(options_.evaluate_every) || is_last)) {
+      metrics.eval_loss = evaluate_held_out();
+    }
+    if (state_.step == summary_.first_step + 1) summary_.first_loss = metrics.loss;
+    summary_.last_loss = metrics.loss;
+    writer.write(metrics);
+    if (grid_.world().rank() == 0) table.add(metrics);
+    summary_.interrupted = stop.any(grid_.world()) && !is_last;
+    if (due(options_.save_every) || is_last || summary_.interrupted) save();
+  }
+  summary_.last_step = state_.step;
+  writer.finish(grid_.world());
+  if (grid_.world().rank() == 0 && summary_.last_step > 0) {
+    draw_loss_curve(options_.output / "metrics.jsonl", options_.output / "loss.png");
+  }
+  return summary_;
+}
+
+}  // namespace
+
+std::int64_t last_step(std::int64_t num_steps, std::int64_t total_steps, std::int64_t done) {
+  return std::max(done, std::min(num_steps > done ? num_steps : done + num_steps, total_steps));
+}
+
+TrainingSummary run_training(const comm::ProcessGrid& grid, const TrainingOptions& options,
+                             const StopRequest& stop) {
+  ModelSource source = open_start(grid, options);
+  log_info("{}", model::describe(source.config));
+  if (options.dtype == Dtype::bf16) return Run<bf16>(grid, options, std::move(source)).train(stop);
+  return Run<float>(grid, options, std::move(source)).train(stop);
+}
+
+}  // namespace tessera::trainer

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+// Loss, logits, every gradient and the parameters after SGD and AdamW steps equal those of transformers,
+// computed in f64 from the same bf16 weights (tests/golden/generate.py), on every grid.
+#include <filesystem>
+
+#include <catch2/catch.hpp>
+
+#include <tessera/trainer/probe.hpp>
+
+#include "golden_file.hpp"
+#include "support/collective_check.hpp"
+#include "support/temporary_directory.hpp"
+
+namespace tessera::test {
+namespace {
+
+const std::filesystem::path golden_directory = TESSERA_GOLDEN_DIRECTORY;
+
+struct Tolerance {
+  double loss = 1e-6;
+  double logits = 1e-5;
+  double gradient = 5e-5;
+  double parameter = 1e-5;
+};
+
+/// Options of one optimizer as the golden's attributes record them.
+trainer::ProbeOptions probe_options(const std::filesystem::path& model, const std::string& optimizer) {
+  const ResultFile golden((model / "golden.h5").string());
+  trainer::ProbeOptions options;
+  options.tokens = model / "tokens.npy";
+  options.labels = model / "labels.npy";
+  options.num_steps = 3;
+  options.optimizer.kind = zero3::optimizer_kind(optimizer);
+  options.optimizer.decay_all = true;
+  options.optimizer.weight_decay = golden.attribute(optimizer, "weight_decay");
+  options.learning_rate = golden.attribute(optimizer, "lr");
+  options.max_grad_norm = golden.attribute(optimizer, "clip");
+  if (optimizer == "adamw") {
+    options.optimizer.beta1 = golden.attribute(optimizer, "beta1");
+    options.optimizer.beta2 = golden.attribute(optimizer, "beta2");
+    options.optimizer.epsilon = golden.attribute(optimizer, "eps");
+  }
+  return options;
+}
+
+void compare_tensors(const ResultFile& result, const std::string& group, const ResultFile& golden,
+                     const std::string& golden_group, double tolerance) {
+  const std::vector<std::string> names = golden.names(golden_group);
+  CHECK(result.names(group) == names);
+  for (const std::string& name : names) {
+    INFO(group << "/" << name);
+    CHECK(result.shape(group + "/" + name) == golden.shape(golden_group + "/" + name));
+    CHECK(relative_distance(result.values(group + "/" + name), golden.values(golden_group + "/" + name)) <=
+          tolerance);
+  }
+}
+
+void compare(const std::filesystem::path& output, const std::filesystem::path& model,
+             const std::string& optimizer, const Tolerance& tolerance) {
+  const ResultFile result(output.string()), golden((model / "golden.h5").string());
+  CHECK(result.scalar("loss") == Approx(golden.scalar("loss")).epsilon(tolerance.loss).margin(0));
+  CHECK(result.scalar("grad_norm") ==
+        Approx(golden.scalar("grad_norm")).epsilon(tolerance.gradient).margin(0));
+  CHECK(result.shape("logits") == golden.shape("logits"));
+  CHECK(relative_distance(result.values("logits"), golden.values("logits")) <= tolerance.logits);
+  compare_tensors(result, "grad", golden, "grad", tolerance.gradient);
+  const auto losses = result.values("losses"), expected = golden.values(optimizer + "/losses");
+  REQUIRE(losses.size() == expected.size());
+  for (std::size_t i = 0; i < losses.size(); ++i) {
+    CHECK(losses[i] == Approx(expected[i]).epsilon(tolerance.loss).margin(0));
+  }
+  compare_tensors(result, "param", golden, optimizer + "/param", tolerance.parameter);
+}
+
+/// Probes a model and returns where the result is. collective over the grid.
+std::filesystem::path probe(const comm::ProcessGrid& grid, const std::filesystem::path& model,
+                            trainer::ProbeOptions options, const TemporaryDirectory& directory) {
+  trainer::ModelSource source = trainer::open_model(grid.world(), model, {});
+  options.output = directory.path() / "probe.h5";
+  run_probe(grid, source, options);
+  return options.output;
+}
+
+std::vector<int> expert_axes() {
+  int size = 1;
+  MPI_Comm_size(MPI_COMM_WORLD, &size);
+  if (size == 4) return {1, 2, 4};
+  if (size == 6) return {2, 3};
+  if (size == 3) return {1, 3};
+  return size == 2 ? std::vector<int>{1, 2} : std::vector<int>{1};
+}
+
+}  // namespace
+
+TEST_CASE("f32 training steps equal transformers' f64 on every grid", "[golden]") {
+  const std::string name = GENERATE("small", "wide", "sparse", "mini3");
+  const std::string optimizer = GENERATE("sgd", "adamw");
+  for (const int expert : expert_axes()) {
+    const comm::ProcessGrid grid(MPI_COMM_WORLD, {expert});
+    INFO(name << ", " << optimizer << ", " << grid.describe());
+    const TemporaryDirectory directory(grid.world());
+    const auto model = golden_directory / name;
+    const auto output = probe(grid, model, probe_options(model, optimizer), directory);
+    if (grid.world().rank() == 0) compare(output, model, optimizer, {});
+    grid.world().barrier("compared");
+  }
+}
+
+TEST_CASE("the auxiliary loss is that of the global batch", "[golden]") {
+  const std::string name = GENERATE("small", "mini3");
+  for (const int expert : expert_axes()) {
+    const comm::ProcessGrid grid(MPI_COMM_WORLD, {expert});
+    INFO(name << ", " << grid.describe());
+    const TemporaryDirectory directory(grid.world());
+    const auto model = golden_directory / name;
+    trainer::ProbeOptions options = probe_options(model, "sgd");
+    options.num_steps = 0;
+    {
+      const ResultFile golden((model / "golden.h5").string());
+      options.aux_coefficient = golden.attribute("aux", "coefficient");
+    }
+    const auto output = probe(grid, model, options, directory);
+    if (grid.world().rank() == 0) {
+      const ResultFile result(output.string()), golden((model / "golden.h5").string());
+      CHECK(result.scalar("loss") == Approx(golden.scalar("aux/loss")).epsilon(1e-6).margin(0));
+      CHECK(result.scalar("aux_loss") == Approx(golden.scalar("aux/aux_loss")).epsilon(1e-6).margin(0));
+      compare_tensors(result, "grad", golden, "aux/grad", Tolerance().gradient);
+    }
+    grid.world().barrier("compared");
+  }
+}
+
+TEST_CASE("bf16 is no farther from f64 than transformers' own bf16", "[golden]") {
+  const std::string name = GENERATE("small", "wide", "sparse", "mini3");
+  const comm::ProcessGrid grid(MPI_COMM_WORLD, {expert_axes().back()});
+  INFO(name << ", " << grid.describe());
+  const TemporaryDirectory directory(grid.world());
+  const auto model = golden_directory / name;
+  trainer::ProbeOptions options = probe_options(model, "sgd");
+  options.num_steps = 0;
+  options.dtype = Dtype::bf16;
+  const auto output = probe(grid, model, options, directory);
+  if (grid.world().rank() == 0) {
+    const ResultFile result(output.string()), golden((model / "golden.h5").string());
+    CHECK(std::abs(result.scalar("loss") - golden.scalar("loss")) <= 2e-2);
+    for (const std::string& tensor : golden.names("grad")) {
+      INFO(tensor);
+      const double distance =
+          relative_distance(result.values("grad/" + tensor), golden.values("grad/" + tensor));
+      CHECK(distance <= 1.5 * golden.scalar("bf16/grad_error/" + tensor));
+    }
+  }
+  grid.world().barrier("compared");
+}
+
+}  // namespace tessera::test
