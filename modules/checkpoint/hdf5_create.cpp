@@ -59,9 +59,8 @@ void write_state(hid_t file, const TrainingState& state) {
 
 void describe_parameter(hid_t dataset, const Parameter& parameter) {
   write_attribute(dataset, "placement", std::string(parameter.is_expert ? "expert" : "dense"));
-  write_attribute(
-      dataset, "orientation",
-      std::string(parameter.transposed ? "expert,out,in" : "as in the Hugging Face file"));
+  write_attribute(dataset, "orientation",
+                  std::string(parameter.transposed ? "expert,out,in" : "checkpoint"));
   write_attribute(dataset, "checkpoint_transposed", std::int64_t(parameter.transposed));
 }
 

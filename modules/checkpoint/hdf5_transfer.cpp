@@ -27,8 +27,13 @@ struct Range {
   std::int64_t size() const { return end - begin; }
 };
 
+// f32 goes straight between file and shard; its rounds are bounded because MPI-IO counts bytes in
+// int.
+constexpr std::int64_t direct_round_bytes = 256 << 20;
+
 std::int64_t elements_per_round(Dtype dtype, std::int64_t buffer_bytes) {
-  return std::max<std::int64_t>(1, buffer_bytes / std::int64_t(size_of(dtype)));
+  const std::int64_t bytes = dtype == Dtype::f32 ? direct_round_bytes : buffer_bytes;
+  return std::max<std::int64_t>(1, bytes / std::int64_t(size_of(dtype)));
 }
 
 Range range_of_round(const Transfer& transfer, std::int64_t round, std::int64_t buffer_bytes) {
@@ -68,6 +73,7 @@ std::string describe_transfer(hid_t properties) {
     case H5D_MPIO_NO_COLLECTIVE: break;
     default: return "mixed";
   }
+  if (global_cause == H5D_MPIO_SET_INDEPENDENT) return "independent, as asked";
   return fmt::format("independent (HDF5's cause bits: {:#x} here, {:#x} on any rank)", local_cause,
                      global_cause);
 }
