@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Contracts: conditions that only a programmer can break. Checked in every build type, because a rank
-// that goes on with a broken invariant hangs the others.
+// Contracts: conditions that only a programmer can break. Checked in every build type, because a
+// rank that goes on with a broken invariant hangs the others.
 #pragma once
 
 namespace tessera {
@@ -10,5 +10,6 @@ namespace tessera {
 
 }  // namespace tessera
 
-#define TESSERA_EXPECT(condition) \
-  (static_cast<bool>(condition) ? void(0) : ::tessera::contract_failed(#condition, __FILE__, __LINE__))
+#define TESSERA_EXPECT(condition)         \
+  (static_cast<bool>(condition) ? void(0) \
+                                : ::tessera::contract_failed(#condition, __FILE__, __LINE__))

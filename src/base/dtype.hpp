@@ -14,13 +14,14 @@
 
 namespace tessera {
 
-/// bfloat16: the upper half of an IEEE binary32. Converts to float exactly and from float by rounding
-/// to nearest even; NaN stays NaN.
+/// bfloat16: the upper half of an IEEE binary32. Converts to float exactly and from float by
+/// rounding to nearest even; NaN stays NaN.
 struct bf16 {
   std::uint16_t bits;
 
   bf16() = default;
-  TESSERA_HOST_DEVICE bf16(float value) {  // NOLINT(google-explicit-constructor): kernels assign floats
+  TESSERA_HOST_DEVICE bf16(
+      float value) {  // NOLINT(google-explicit-constructor): kernels assign floats
     std::uint32_t u;
     memcpy(&u, &value, sizeof u);
     const bool is_nan = (u & 0x7fffffffu) > 0x7f800000u;
@@ -39,20 +40,47 @@ static_assert(sizeof(bf16) == 2);
 /// Run-time tag of an element type, as met in files and in collectives.
 enum class Dtype : std::int32_t { u8 = 0, i32, i64, u64, f16, bf16, f32, f64 };
 
-std::size_t size_of(Dtype dtype);      ///< [bytes]
-const char* to_string(Dtype dtype);    ///< "f32", "bf16", ...
+std::size_t size_of(Dtype dtype);    ///< [bytes]
+const char* to_string(Dtype dtype);  ///< "f32", "bf16", ...
 
 template <class T>
 struct dtype_of_;
-template <> struct dtype_of_<std::uint8_t> { static constexpr Dtype value = Dtype::u8; };
-template <> struct dtype_of_<char> { static constexpr Dtype value = Dtype::u8; };
-template <> struct dtype_of_<std::byte> { static constexpr Dtype value = Dtype::u8; };
-template <> struct dtype_of_<std::int32_t> { static constexpr Dtype value = Dtype::i32; };
-template <> struct dtype_of_<std::int64_t> { static constexpr Dtype value = Dtype::i64; };
-template <> struct dtype_of_<std::uint64_t> { static constexpr Dtype value = Dtype::u64; };
-template <> struct dtype_of_<bf16> { static constexpr Dtype value = Dtype::bf16; };
-template <> struct dtype_of_<float> { static constexpr Dtype value = Dtype::f32; };
-template <> struct dtype_of_<double> { static constexpr Dtype value = Dtype::f64; };
+template <>
+struct dtype_of_<std::uint8_t> {
+  static constexpr Dtype value = Dtype::u8;
+};
+template <>
+struct dtype_of_<char> {
+  static constexpr Dtype value = Dtype::u8;
+};
+template <>
+struct dtype_of_<std::byte> {
+  static constexpr Dtype value = Dtype::u8;
+};
+template <>
+struct dtype_of_<std::int32_t> {
+  static constexpr Dtype value = Dtype::i32;
+};
+template <>
+struct dtype_of_<std::int64_t> {
+  static constexpr Dtype value = Dtype::i64;
+};
+template <>
+struct dtype_of_<std::uint64_t> {
+  static constexpr Dtype value = Dtype::u64;
+};
+template <>
+struct dtype_of_<bf16> {
+  static constexpr Dtype value = Dtype::bf16;
+};
+template <>
+struct dtype_of_<float> {
+  static constexpr Dtype value = Dtype::f32;
+};
+template <>
+struct dtype_of_<double> {
+  static constexpr Dtype value = Dtype::f64;
+};
 
 /// `dtype_of<float>` is `Dtype::f32`.
 template <class T>

@@ -41,8 +41,8 @@ int exit_code(ErrorKind kind) {
 }
 
 void contract_failed(const char* condition, const char* file, int line) {
-  std::fprintf(stderr, "tessera: broken contract `%s` at %s:%d (this is a bug in the caller)\n", condition,
-               file, line);
+  std::fprintf(stderr, "tessera: broken contract `%s` at %s:%d (this is a bug in the caller)\n",
+               condition, file, line);
   std::abort();
 }
 

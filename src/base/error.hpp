@@ -3,11 +3,11 @@
 // alone; its text follows the grammar "what is wrong (why it matters) hint".
 #pragma once
 
+#include <fmt/format.h>
+
 #include <cstdint>
 #include <stdexcept>
 #include <string>
-
-#include <fmt/format.h>
 
 namespace tessera {
 
@@ -37,7 +37,8 @@ class Error : public std::runtime_error {
 
   ErrorKind kind() const { return kind_; }
 
-  /// Rank of the communicator named in the message that failed first; -1 when all ranks failed alike.
+  /// Rank of the communicator named in the message that failed first; -1 when all ranks failed
+  /// alike.
   int failing_rank() const { return failing_rank_; }
   void set_failing_rank(int rank) { failing_rank_ = rank; }
 

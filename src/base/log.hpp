@@ -3,10 +3,10 @@
 // something of its own to say uses log_rank. Library users install a callback instead.
 #pragma once
 
+#include <fmt/format.h>
+
 #include <functional>
 #include <string>
-
-#include <fmt/format.h>
 
 namespace tessera {
 
@@ -19,7 +19,8 @@ using LogSink = std::function<void(LogLevel, const std::string&)>;
 void set_log_sink(LogSink sink);
 /// Messages below `level` are dropped; default info. local.
 void set_log_level(LogLevel level);
-/// Which world rank this process is, and whether it speaks for all (rank 0). Set by comm::Environment.
+/// Which world rank this process is, and whether it speaks for all (rank 0). Set by
+/// comm::Environment.
 void set_log_rank(int rank, int num_ranks);
 
 /// One message from this rank, prefixed with `[rank r]` when there are several. local.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Matrix products: the one narrow interface through which every product goes. Backends: gemm_onednn.cpp
-// (host), gemm_reference.cpp (plain loops, the oracle); cuBLAS later.
+// Matrix products: the one narrow interface through which every product goes. Backends:
+// gemm_onednn.cpp (host), gemm_reference.cpp (plain loops, the oracle); cuBLAS later.
 #pragma once
 
 #include <cstdint>
@@ -28,16 +28,17 @@ struct Operand {
 /// A view as an operand. rows x cols, contiguous.
 template <class T>
 Operand<T> operand(const Matrix<T>& view) {
-  return {view.data(), static_cast<std::int64_t>(view.extent(0)), static_cast<std::int64_t>(view.extent(1)),
-          static_cast<std::int64_t>(view.extent(1))};
+  return {view.data(), static_cast<std::int64_t>(view.extent(0)),
+          static_cast<std::int64_t>(view.extent(1)), static_cast<std::int64_t>(view.extent(1))};
 }
 
 /// What happens to C's old content.
 enum class Into { overwrite, accumulate };
 
-/// C = op(A) op(B)  or  C += op(A) op(B).  Products and sums in f32. local; synchronous on `execution`.
-/// A [m, k] and B [k, n] after their transposition, both T in {float, bf16}; C [m, n] TC in {float, T},
-/// never transposed, not overlapping A or B. Any of m, n, k may be 0 (k = 0 gives zeros).
+/// C = op(A) op(B)  or  C += op(A) op(B).  Products and sums in f32. local; synchronous on
+/// `execution`. A [m, k] and B [k, n] after their transposition, both T in {float, bf16}; C [m, n]
+/// TC in {float, T}, never transposed, not overlapping A or B. Any of m, n, k may be 0 (k = 0 gives
+/// zeros).
 template <class T, class TC>
 void gemm(const Execution& execution, Operand<const T> a, Operand<const T> b, Operand<TC> c,
           Into into = Into::overwrite);

@@ -3,6 +3,8 @@
 // its tensor and its place in Tessera's orientation, so that a single misplaced element shows.
 #pragma once
 
+#include <fmt/format.h>
+
 #include <bit>
 #include <cstring>
 #include <filesystem>
@@ -10,8 +12,6 @@
 #include <map>
 #include <string>
 #include <vector>
-
-#include <fmt/format.h>
 
 #include "base/dtype.hpp"
 #include "base/parameter.hpp"

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reads numbers out of HDF5 files of results: the goldens and what `probe` writes. Serial, one rank.
+// Reads numbers out of HDF5 files of results: the goldens and what `probe` writes. Serial, one
+// rank.
 #pragma once
+
+#include <hdf5.h>
 
 #include <cmath>
 #include <string>
 #include <vector>
-
-#include <hdf5.h>
 
 namespace tessera::test {
 
@@ -20,7 +21,8 @@ class ResultFile {
 
   bool has(const std::string& name) const {
     const auto slash = name.find('/');
-    if (slash != std::string::npos && H5Lexists(file_, name.substr(0, slash).c_str(), H5P_DEFAULT) <= 0) {
+    if (slash != std::string::npos &&
+        H5Lexists(file_, name.substr(0, slash).c_str(), H5P_DEFAULT) <= 0) {
       return false;
     }
     return H5Lexists(file_, name.c_str(), H5P_DEFAULT) > 0;

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Loss, logits, every gradient and the parameters after SGD and AdamW steps equal those of transformers,
-// computed in f64 from the same bf16 weights (tests/golden/generate.py), on every grid.
-#include <filesystem>
-
+// Loss, logits, every gradient and the parameters after SGD and AdamW steps equal those of
+// transformers, computed in f64 from the same bf16 weights (tests/golden/generate.py), on every
+// grid.
 #include <catch2/catch.hpp>
-
+#include <filesystem>
 #include <tessera/trainer/probe.hpp>
 
 #include "golden_file.hpp"
@@ -24,7 +23,8 @@ struct Tolerance {
 };
 
 /// Options of one optimizer as the golden's attributes record them.
-trainer::ProbeOptions probe_options(const std::filesystem::path& model, const std::string& optimizer) {
+trainer::ProbeOptions probe_options(const std::filesystem::path& model,
+                                    const std::string& optimizer) {
   const ResultFile golden((model / "golden.h5").string());
   trainer::ProbeOptions options;
   options.tokens = model / "tokens.npy";
@@ -50,8 +50,8 @@ void compare_tensors(const ResultFile& result, const std::string& group, const R
   for (const std::string& name : names) {
     INFO(group << "/" << name);
     CHECK(result.shape(group + "/" + name) == golden.shape(golden_group + "/" + name));
-    CHECK(relative_distance(result.values(group + "/" + name), golden.values(golden_group + "/" + name)) <=
-          tolerance);
+    CHECK(relative_distance(result.values(group + "/" + name),
+                            golden.values(golden_group + "/" + name)) <= tolerance);
   }
 }
 
@@ -123,7 +123,8 @@ TEST_CASE("the auxiliary loss is that of the global batch", "[golden]") {
     if (grid.world().rank() == 0) {
       const ResultFile result(output.string()), golden((model / "golden.h5").string());
       CHECK(result.scalar("loss") == Approx(golden.scalar("aux/loss")).epsilon(1e-6).margin(0));
-      CHECK(result.scalar("aux_loss") == Approx(golden.scalar("aux/aux_loss")).epsilon(1e-6).margin(0));
+      CHECK(result.scalar("aux_loss") ==
+            Approx(golden.scalar("aux/aux_loss")).epsilon(1e-6).margin(0));
       compare_tensors(result, "grad", golden, "aux/grad", Tolerance().gradient);
     }
     grid.world().barrier("compared");

@@ -75,8 +75,8 @@ TEST_CASE("Extreme logits neither overflow nor lose the loss") {
   const Matrix<float> logits("logits", 4, 20);
   Kokkos::deep_copy(logits, -1e30f);
   for (int i = 0; i < 20; ++i) logits(0, i) = 3e38f;  // all alike
-  logits(1, 4) = 1e30f;                              // the target wins
-  logits(2, 5) = 200.0f;                             // another wins by far
+  logits(1, 4) = 1e30f;                               // the target wins
+  logits(2, 5) = 200.0f;                              // another wins by far
   for (int i = 0; i < 20; ++i) logits(3, i) = -INFINITY;
   logits(3, 4) = 2.0f;  // all others masked out
   Vector<std::int64_t> target("target", 4);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A Hugging Face directory (config.json, one or more safetensors files with their index) as a Source.
+// A Hugging Face directory (config.json, one or more safetensors files with their index) as a
+// Source.
 #pragma once
 
 #include "tessera/checkpoint/hdf5_store.hpp"
@@ -9,15 +10,17 @@ namespace tessera::checkpoint {
 
 class HuggingFaceSource : public Source {
  public:
-  /// Headers are parsed on rank 0, checked against the file sizes and broadcast. collective over world;
-  /// errors are agreed.
+  /// Headers are parsed on rank 0, checked against the file sizes and broadcast. collective over
+  /// world; errors are agreed.
   static std::unique_ptr<HuggingFaceSource> open(const comm::Communicator& world,
                                                  const std::filesystem::path& directory);
   ~HuggingFaceSource() override;
 
   /// config.json, generation_config.json, tokenizer and chat-template files, where present.
   const EmbeddedFiles& files() const { return files_; }
-  Shape stored_shape(const Parameter& parameter) const override { return parameter.checkpoint_shape(); }
+  Shape stored_shape(const Parameter& parameter) const override {
+    return parameter.checkpoint_shape();
+  }
   const char* kind() const override { return "Hugging Face directory"; }
   LoadReport load(const comm::ProcessGrid& grid, std::span<const Parameter> parameters,
                   std::span<const Slice> slices, std::span<float> shard,

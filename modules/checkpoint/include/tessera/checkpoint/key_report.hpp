@@ -19,7 +19,8 @@ struct KeyOptions {
 struct KeyReport {
   std::vector<std::string> missing;     ///< names, sorted
   std::vector<std::string> unexpected;  ///< names, sorted
-  std::vector<std::string> mismatched;  ///< "name: checkpoint has bf16 [8, 4], the model needs [8, 5]"
+  std::vector<std::string>
+      mismatched;  ///< "name: checkpoint has bf16 [8, 4], the model needs [8, 5]"
   std::vector<std::string> allowed_missing;
   std::vector<std::string> allowed_unexpected;
 
@@ -31,8 +32,9 @@ struct KeyReport {
 /// local; the same on every rank because headers are.
 KeyReport compare_keys(const Source& source, std::span<const Parameter> parameters,
                        const KeyOptions& options);
-/// Throws Error::keys with the whole report unless it is ok; warns of what was allowed. Before any tensor
-/// byte is read. local, identical on all ranks.
-void require_keys(const Source& source, std::span<const Parameter> parameters, const KeyOptions& options);
+/// Throws Error::keys with the whole report unless it is ok; warns of what was allowed. Before any
+/// tensor byte is read. local, identical on all ranks.
+void require_keys(const Source& source, std::span<const Parameter> parameters,
+                  const KeyOptions& options);
 
 }  // namespace tessera::checkpoint

@@ -18,8 +18,8 @@ namespace tessera::checkpoint {
 struct TensorInfo {
   std::string name;
   Dtype dtype = Dtype::f32;
-  Shape shape;               ///< as stored in this file
-  std::string file;          ///< file that holds it, relative to the checkpoint
+  Shape shape;       ///< as stored in this file
+  std::string file;  ///< file that holds it, relative to the checkpoint
   std::int64_t bytes() const { return num_elements(shape) * std::int64_t(size_of(dtype)); }
 };
 
@@ -30,18 +30,21 @@ struct LoadOptions {
 
 /// What a load moved on this rank.
 struct LoadReport {
-  std::int64_t planned_bytes = 0;    ///< by the read plan, before reading
-  std::int64_t read_bytes = 0;       ///< read from files
-  std::int64_t exchanged_bytes = 0;  ///< received from ranks of the replica group (transposed tensors)
-  std::int64_t peak_buffer_bytes = 0;///< staging memory in use at most, <= LoadOptions::buffer_bytes
+  std::int64_t planned_bytes = 0;  ///< by the read plan, before reading
+  std::int64_t read_bytes = 0;     ///< read from files
+  std::int64_t exchanged_bytes =
+      0;  ///< received from ranks of the replica group (transposed tensors)
+  std::int64_t peak_buffer_bytes =
+      0;  ///< staging memory in use at most, <= LoadOptions::buffer_bytes
   LoadReport& operator+=(const LoadReport& other);
 };
 
 class Source {
  public:
-  /// Opens a directory (config.json and safetensors) or a Tessera file; reads headers only, once per job,
-  /// and gives all ranks the same view. collective over world; errors are agreed.
-  static std::unique_ptr<Source> open(const comm::Communicator& world, const std::filesystem::path& path);
+  /// Opens a directory (config.json and safetensors) or a Tessera file; reads headers only, once
+  /// per job, and gives all ranks the same view. collective over world; errors are agreed.
+  static std::unique_ptr<Source> open(const comm::Communicator& world,
+                                      const std::filesystem::path& path);
   virtual ~Source() = default;
 
   const std::filesystem::path& path() const { return path_; }
@@ -55,8 +58,8 @@ class Source {
   virtual const char* kind() const = 0;
 
   /// Reads `slices` (this rank's, of one unit; the ranks' slices are disjoint) widened to f32 into
-  /// shard[slice.shard_offset ...]. Host memory. collective over grid.world(): all ranks pass slices of
-  /// the same parameters in the same order or none of them; errors are agreed.
+  /// shard[slice.shard_offset ...]. Host memory. collective over grid.world(): all ranks pass
+  /// slices of the same parameters in the same order or none of them; errors are agreed.
   virtual LoadReport load(const comm::ProcessGrid& grid, std::span<const Parameter> parameters,
                           std::span<const Slice> slices, std::span<float> shard,
                           const LoadOptions& options) = 0;
