@@ -31,10 +31,10 @@ struct AttentionBlocks {
 };
 
 /// Blocks whose scratch memory, score_bytes per score and row_bytes per row of queries, stays
-/// within a bound that fits the outer caches (one pair at least).
+/// within a bound that fits the second-level cache (one pair at least).
 inline AttentionBlocks attention_blocks(const AttentionShape& shape, std::int64_t score_bytes,
                                         std::int64_t row_bytes) {
-  constexpr std::int64_t max_scratch_bytes = 8 << 20;
+  constexpr std::int64_t max_scratch_bytes = 2 << 20;
   constexpr std::int64_t rows_wanted = 1024;
   const auto least = [](std::int64_t a, std::int64_t b) { return a < b ? a : b; };
   const std::int64_t by_rows = rows_wanted / shape.group();
