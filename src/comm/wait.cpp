@@ -2,6 +2,7 @@
 #include "comm/wait.hpp"
 
 #include <sched.h>
+#include <time.h>
 
 #include <algorithm>
 #include <exception>
@@ -17,14 +18,24 @@ using Clock = std::chrono::steady_clock;
 using std::chrono::microseconds;
 using std::chrono::milliseconds;
 
-constexpr microseconds kSpin{5};      // a message that is nearly there
-constexpr microseconds kYield{1000};  // data in flight: progress is made only inside test()
+constexpr microseconds kSpin{5};  // idle for less: a message is nearly there
+constexpr microseconds kYield{100};
 constexpr microseconds kShortestSleep{20};
-constexpr microseconds kLongestSleep{200};
+constexpr microseconds kLongestSleep{500};
+
+// Data moves only inside test(), a few fragments at a time: a call that took this long moved some,
+// and to sleep now would slow the transfer down.
+constexpr microseconds kBusy{10};
 
 // While an exception unwinds the buffers are about to go: give the operation a moment, not ten
 // minutes.
 constexpr milliseconds kUnwindingDeadline{2000};
+
+std::chrono::nanoseconds thread_cpu_time() {
+  timespec t{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return std::chrono::seconds(t.tv_sec) + std::chrono::nanoseconds(t.tv_nsec);
+}
 
 }  // namespace
 
@@ -36,17 +47,19 @@ std::string describe(const CallSite& site) {
 bool poll_until(const std::function<bool()>& done, milliseconds deadline) {
   if (done()) return true;
   const auto start = Clock::now();
-  microseconds sleep = kShortestSleep;
+  auto idle_since = start;
   for (;;) {
-    const auto waited = Clock::now() - start;
-    if (waited > kYield) {
-      std::this_thread::sleep_for(sleep);
-      sleep = std::min(sleep * 2, kLongestSleep);
-    } else if (waited > kSpin) {
+    const auto now = Clock::now();
+    const auto idle = std::chrono::duration_cast<microseconds>(now - idle_since);
+    if (idle > kYield) {
+      std::this_thread::sleep_for(std::clamp(idle / 64, kShortestSleep, kLongestSleep));
+    } else if (idle > kSpin) {
       sched_yield();
     }
+    const auto cpu_before = thread_cpu_time();
     if (done()) return true;
-    if (waited > deadline) return false;
+    if (now - start > deadline) return false;
+    if (thread_cpu_time() - cpu_before > kBusy) idle_since = Clock::now();
   }
 }
 

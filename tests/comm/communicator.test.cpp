@@ -179,6 +179,30 @@ TEST_CASE("a bf16 sum is the float sum rounded to the nearest even") {
   CHECK(data[2].bits == 0x7f80);
 }
 
+TEST_CASE("reduce_scatter adds in rank order, whoever owns the element") {
+  const Communicator comm = world();
+  // 1e8 + 1 - 1e8 in float depends on the order: the sum in rank order is the reference.
+  const auto part = [](int r) { return r == 0 ? 1e8f : (r == 1 ? 1.0f : -1e8f); };
+  const std::size_t block = 300000;  // several pieces
+  const std::vector<float> all(block * static_cast<std::size_t>(comm.size()), part(comm.rank()));
+  std::vector<float> mine(block);
+  comm.reduce_scatter("parts", std::span<const float>(all), std::span<float>(mine));
+  float expected = part(0);
+  for (int r = 1; r < comm.size(); ++r) expected += part(r);
+  CHECK(mine == std::vector<float>(block, expected));
+}
+
+TEST_CASE("a bf16 reduce_scatter rounds once, after the last addition") {
+  const Communicator comm = world();
+  if (comm.size() != 3) return;
+  // Alone, each 2^-8 would be rounded away; the two together reach the next bf16.
+  const bf16 part = comm.rank() == 0 ? 1.0f : 0.00390625f;
+  const std::vector<bf16> all(3, part);
+  bf16 mine(0.0f);
+  comm.reduce_scatter("parts", std::span<const bf16>(all), std::span<bf16>(&mine, 1));
+  CHECK(mine.bits == 0x3f81);
+}
+
 TEST_CASE("traffic counts the bytes that came from other ranks") {
   const Communicator comm = world();
   const std::int64_t p = comm.size();
