@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
 #include <tessera/model/attention_block.hpp>
+#include <type_traits>
 
 #include "kernel/gemm.hpp"
 #include "kernel/rms_norm.hpp"
@@ -20,6 +21,19 @@ kernel::Matrix<T> new_rows(const char* label, std::int64_t num_rows, std::int64_
 template <class T>
 kernel::Vector<T> new_vector(const char* label, std::int64_t size) {
   return kernel::Vector<T>(kernel::uninitialized(label), size);
+}
+
+/// x as an operand of products: the same memory where T is float.
+template <class T>
+kernel::Matrix<T> as_type(const kernel::Execution& execution, const kernel::Matrix<float>& x) {
+  if constexpr (std::is_same_v<T, float>) {
+    return x;
+  } else {
+    const kernel::Matrix<T> narrow = new_rows<T>("narrowed", x.extent(0), x.extent(1));
+    kernel::convert<float, T>(execution, kernel::Vector<float>(x.data(), x.size()),
+                              kernel::Vector<T>(narrow.data(), narrow.size()));
+    return narrow;
+  }
 }
 
 }  // namespace
@@ -70,7 +84,7 @@ kernel::Matrix<float> AttentionBlock<T>::forward(const UnitView<const T>& weight
            new_vector<T>("q", num_tokens * q_width),
            new_vector<T>("k", num_tokens * kv_width),
            new_vector<T>("v", num_tokens * kv_width),
-           new_rows<T>("attention out", num_tokens, q_width),
+           new_rows<float>("attention out", num_tokens, q_width),
            new_vector<float>("attention lse", num_tokens * shape_.query_heads)};
   kernel::rms_norm_forward<T, T>(execution_, x, weights.vector("input_layernorm.weight", hidden),
                                  static_cast<float>(config_.rms_norm_epsilon), saved.normed,
@@ -90,7 +104,7 @@ kernel::Matrix<float> AttentionBlock<T>::forward(const UnitView<const T>& weight
 
   const auto y = new_rows<float>("attention residual", num_tokens, hidden);
   Kokkos::deep_copy(execution_, y, x);
-  const kernel::Matrix<const T> out = saved.out;
+  const kernel::Matrix<const T> out = as_type<T>(execution_, saved.out);
   kernel::gemm<T, float>(execution_, operand(out),
                          operand(weights.matrix("o_proj.weight", hidden, q_width)).t(), operand(y),
                          Into::accumulate);
@@ -122,14 +136,12 @@ void AttentionBlock<T>::backward(const UnitView<const T>& weights, const Attenti
   const std::int64_t kv_width = shape_.kv_heads * shape_.head_size;
 
   // Output projection: dy is the residual stream's gradient, as an operand of products.
-  const auto dy = new_rows<T>("attention dy", num_tokens, hidden);
-  kernel::convert<float, T>(execution_, kernel::Vector<float>(dx.data(), dx.size()),
-                            kernel::Vector<T>(dy.data(), dy.size()));
-  const kernel::Matrix<const T> dy_in = dy, out = saved.out;
+  const kernel::Matrix<const T> dy = as_type<T>(execution_, dx),
+                                out = as_type<T>(execution_, saved.out);
   const auto dout = new_rows<T>("attention dout", num_tokens, q_width);
-  kernel::gemm<T, T>(execution_, operand(dy_in),
+  kernel::gemm<T, T>(execution_, operand(dy),
                      operand(weights.matrix("o_proj.weight", hidden, q_width)), operand(dout));
-  kernel::gemm<T, float>(execution_, operand(dy_in).t(), operand(out),
+  kernel::gemm<T, float>(execution_, operand(dy).t(), operand(out),
                          operand(gradients.matrix("o_proj.weight", hidden, q_width)),
                          Into::accumulate);
   kernel::add_column_sums<float>(execution_, dx, gradients.vector("o_proj.bias", hidden));

@@ -28,29 +28,32 @@ struct AttentionShape {
 /// Layouts, all row-major in Memory, T in {float, bf16}. Group-major so that the query heads of a
 /// group and their positions are the rows of one product:
 ///   q, dq      [B, Hkv, S, G, D]     k, dk  [B, Hkv, S, D]     v, dv  [B, Hkv, S, Dv]
-///   out, dout  [B * S, Hq * Dv]      (as the output projection wants it)
+///   out f32, dout T  [B * S, Hq * Dv]  (as the output projection wants it; out is not rounded to
+///   T,
+///                    because backward subtracts <dout, out> from products of about its size)
 ///   lse        [B, Hkv, S, G] f32    log of the sum of exponentials, the sink included
 ///   sinks      [Hq] f32 or null      dsinks [Hq] f32 or null, added to
 /// Scores, softmax and sums are f32; probabilities enter the product with v as T. local.
 template <class T>
 void attention_forward(const Execution& execution, const AttentionShape& shape, const T* q,
-                       const T* k, const T* v, const float* sinks, T* out, float* lse);
+                       const T* k, const T* v, const float* sinks, float* out, float* lse);
 
 /// dq, dk and dv are overwritten; dsinks is added to. `out` and `lse` are those of the forward
 /// pass. q, k, v, out, dout: T; dq, dk, dv: f32.
 template <class T>
 void attention_backward(const Execution& execution, const AttentionShape& shape, const T* q,
-                        const T* k, const T* v, const float* sinks, const T* out, const float* lse,
-                        const T* dout, float* dq, float* dk, float* dv, float* dsinks);
+                        const T* k, const T* v, const float* sinks, const float* out,
+                        const float* lse, const T* dout, float* dq, float* dk, float* dv,
+                        float* dsinks);
 
 namespace reference {
 /// Plain loops, one query at a time, f64 inside. Host memory.
 template <class T>
 void attention_forward(const AttentionShape& shape, const T* q, const T* k, const T* v,
-                       const float* sinks, T* out, float* lse);
+                       const float* sinks, float* out, float* lse);
 template <class T>
 void attention_backward(const AttentionShape& shape, const T* q, const T* k, const T* v,
-                        const float* sinks, const T* out, const float* lse, const T* dout,
+                        const float* sinks, const float* out, const float* lse, const T* dout,
                         float* dq, float* dk, float* dv, float* dsinks);
 }  // namespace reference
 

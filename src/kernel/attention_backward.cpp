@@ -38,8 +38,8 @@ struct BackwardScratch {
 
 /// <dout, out> of every query and head, in the layout of lse.
 template <class T>
-Vector<float> output_products(const Execution& execution, const AttentionShape& shape, const T* out,
-                              const T* dout) {
+Vector<float> output_products(const Execution& execution, const AttentionShape& shape,
+                              const float* out, const T* dout) {
   const std::int64_t group = shape.group(), kv_heads = shape.kv_heads, size = shape.value_size;
   const std::int64_t length = shape.length, query_heads = shape.query_heads;
   const std::int64_t num_rows = shape.sequences * length * query_heads;
@@ -50,14 +50,12 @@ Vector<float> output_products(const Execution& execution, const AttentionShape& 
         const std::int64_t row = team.league_rank();
         const std::int64_t token = row / query_heads;
         const std::int64_t head = row % query_heads;
-        const T* o = out + row * size;
+        const float* o = out + row * size;
         const T* d = dout + row * size;
         float product = 0.0f;
         Kokkos::parallel_reduce(
             Kokkos::TeamVectorRange(team, std::int64_t(0), size),
-            [=](const std::int64_t i, float& sum) {
-              sum += static_cast<float>(o[i]) * static_cast<float>(d[i]);
-            },
+            [=](const std::int64_t i, float& sum) { sum += o[i] * static_cast<float>(d[i]); },
             product);
         const std::int64_t pair = token / length * kv_heads + head / group;
         Kokkos::single(Kokkos::PerTeam(team), [=]() {
@@ -164,8 +162,9 @@ void softmax_backward_step(const Execution& execution, const AttentionShape& sha
 
 template <class T>
 void attention_backward(const Execution& execution, const AttentionShape& shape, const T* q,
-                        const T* k, const T* v, const float* sinks, const T* out, const float* lse,
-                        const T* dout, float* dq, float* dk, float* dv, float* dsinks) {
+                        const T* k, const T* v, const float* sinks, const float* out,
+                        const float* lse, const T* dout, float* dq, float* dk, float* dv,
+                        float* dsinks) {
   expect_valid(shape);
   const std::int64_t num_pairs = shape.sequences * shape.kv_heads;
   if (num_pairs == 0 || shape.length == 0) return;
@@ -227,7 +226,7 @@ template void attention_backward(const Execution&, const AttentionShape&, const 
                                  const float*, const float*, const float*, const float*,
                                  const float*, const float*, float*, float*, float*, float*);
 template void attention_backward(const Execution&, const AttentionShape&, const bf16*, const bf16*,
-                                 const bf16*, const float*, const bf16*, const float*, const bf16*,
+                                 const bf16*, const float*, const float*, const float*, const bf16*,
                                  float*, float*, float*, float*);
 
 }  // namespace tessera::kernel

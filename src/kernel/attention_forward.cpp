@@ -113,7 +113,7 @@ void softmax_step(const Execution& execution, const AttentionShape& shape, Inter
 /// Sums divided by their totals go to `out`, in the layout of the output projection.
 template <class T>
 void finish_rows(const Execution& execution, const AttentionShape& shape, Interval pairs,
-                 Interval queries, const ForwardScratch<T>& scratch, T* out, float* lse) {
+                 Interval queries, const ForwardScratch<T>& scratch, float* out, float* lse) {
   const float* sums = scratch.sums.data();
   const float* maximum = scratch.maximum.data();
   const float* total = scratch.total.data();
@@ -130,9 +130,9 @@ void finish_rows(const Execution& execution, const AttentionShape& shape, Interv
         const std::int64_t token = pair / kv_heads * length + query;
         const float inverse = 1.0f / total[row];
         const float* sum = sums + row * size;
-        T* result = out + (token * query_heads + head) * size;
+        float* result = out + (token * query_heads + head) * size;
         Kokkos::parallel_for(Kokkos::TeamVectorRange(team, std::int64_t(0), size),
-                             [=](const std::int64_t d) { result[d] = T(sum[d] * inverse); });
+                             [=](const std::int64_t d) { result[d] = sum[d] * inverse; });
         Kokkos::single(Kokkos::PerTeam(team), [=]() {
           lse[(pair * length + query) * group + row % group] = maximum[row] + std::log(total[row]);
         });
@@ -143,7 +143,7 @@ void finish_rows(const Execution& execution, const AttentionShape& shape, Interv
 
 template <class T>
 void attention_forward(const Execution& execution, const AttentionShape& shape, const T* q,
-                       const T* k, const T* v, const float* sinks, T* out, float* lse) {
+                       const T* k, const T* v, const float* sinks, float* out, float* lse) {
   expect_valid(shape);
   const std::int64_t num_pairs = shape.sequences * shape.kv_heads;
   if (num_pairs == 0 || shape.length == 0) return;
@@ -184,6 +184,6 @@ void attention_forward(const Execution& execution, const AttentionShape& shape, 
 template void attention_forward(const Execution&, const AttentionShape&, const float*, const float*,
                                 const float*, const float*, float*, float*);
 template void attention_forward(const Execution&, const AttentionShape&, const bf16*, const bf16*,
-                                const bf16*, const float*, bf16*, float*);
+                                const bf16*, const float*, float*, float*);
 
 }  // namespace tessera::kernel

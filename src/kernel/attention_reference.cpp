@@ -36,8 +36,8 @@ void for_each_query(const AttentionShape& shape, Visit visit) {
   }
 }
 
-template <class T>
-double dot(const T* x, const T* y, std::int64_t size) {
+template <class TX, class TY>
+double dot(const TX* x, const TY* y, std::int64_t size) {
   double sum = 0.0;
   for (std::int64_t d = 0; d < size; ++d) {
     sum += static_cast<double>(static_cast<float>(x[d])) * static_cast<float>(y[d]);
@@ -53,7 +53,7 @@ void round_to(const std::vector<double>& exact, float* result) {
 
 template <class T>
 void attention_forward(const AttentionShape& shape, const T* q, const T* k, const T* v,
-                       const float* sinks, T* out, float* lse) {
+                       const float* sinks, float* out, float* lse) {
   const std::int64_t size = shape.head_size, value_size = shape.value_size;
   for_each_query(shape, [&](const Query& query) {
     std::vector<double> logits;
@@ -72,7 +72,7 @@ void attention_forward(const AttentionShape& shape, const T* q, const T* k, cons
       for (std::int64_t d = 0; d < value_size; ++d) sum[d] += weight * static_cast<float>(value[d]);
     }
     for (std::int64_t d = 0; d < value_size; ++d) {
-      out[query.out_row * value_size + d] = T(static_cast<float>(sum[d] / total));
+      out[query.out_row * value_size + d] = static_cast<float>(sum[d] / total);
     }
     lse[query.group_row] = static_cast<float>(maximum + std::log(total));
   });
@@ -80,7 +80,7 @@ void attention_forward(const AttentionShape& shape, const T* q, const T* k, cons
 
 template <class T>
 void attention_backward(const AttentionShape& shape, const T* q, const T* k, const T* v,
-                        const float* sinks, const T* out, const float* lse, const T* dout,
+                        const float* sinks, const float* out, const float* lse, const T* dout,
                         float* dq, float* dk, float* dv, float* dsinks) {
   const std::int64_t size = shape.head_size, value_size = shape.value_size;
   const std::int64_t num_positions = shape.sequences * shape.kv_heads * shape.length;
@@ -121,12 +121,12 @@ void attention_backward(const AttentionShape& shape, const T* q, const T* k, con
 template void attention_forward(const AttentionShape&, const float*, const float*, const float*,
                                 const float*, float*, float*);
 template void attention_forward(const AttentionShape&, const bf16*, const bf16*, const bf16*,
-                                const float*, bf16*, float*);
+                                const float*, float*, float*);
 template void attention_backward(const AttentionShape&, const float*, const float*, const float*,
                                  const float*, const float*, const float*, const float*, float*,
                                  float*, float*, float*);
 template void attention_backward(const AttentionShape&, const bf16*, const bf16*, const bf16*,
-                                 const float*, const bf16*, const float*, const bf16*, float*,
+                                 const float*, const float*, const float*, const bf16*, float*,
                                  float*, float*, float*);
 
 }  // namespace tessera::kernel::reference

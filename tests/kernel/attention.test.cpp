@@ -45,8 +45,8 @@ const std::vector<AttentionShape> shapes = {
 /// All arrays of one forward and backward pass.
 template <class T>
 struct Arrays {
-  Vector<T> q, k, v, out, dout;
-  Vector<float> sinks, lse, dq, dk, dv, dsinks;
+  Vector<T> q, k, v, dout;
+  Vector<float> out, sinks, lse, dq, dk, dv, dsinks;
 
   explicit Arrays(const AttentionShape& s, double spread = 1.0) {
     const std::int64_t tokens = s.sequences * s.length;
@@ -55,7 +55,7 @@ struct Arrays {
     v = random_vector<T>(tokens * s.kv_heads * s.value_size, 3);
     dout = random_vector<T>(tokens * s.query_heads * s.value_size, 4);
     sinks = random_vector<float>(s.query_heads, 5, -1.0, 2.0);
-    out = random_vector<T>(dout.size(), 6);
+    out = random_vector<float>(dout.size(), 6);
     lse = random_vector<float>(tokens * s.query_heads, 7);
     dq = random_vector<float>(q.size(), 8);
     dk = random_vector<float>(k.size(), 9);

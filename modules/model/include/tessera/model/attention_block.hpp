@@ -17,7 +17,7 @@ struct AttentionSaved {
   kernel::Vector<float> rstd;  ///< [T]
   kernel::Matrix<T> normed;    ///< [T, H]
   kernel::Vector<T> q, k, v;   ///< [B, Hkv, S, G, D], [B, Hkv, S, D] twice
-  kernel::Matrix<T> out;       ///< [T, Hq * D]
+  kernel::Matrix<float> out;   ///< [T, Hq * D]
   kernel::Vector<float> lse;   ///< [B, Hkv, S, G]
 };
 
