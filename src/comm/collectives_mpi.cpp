@@ -147,8 +147,8 @@ class MpiCollectives final : public Collectives {
     });
   }
 
-  // Operations in flight at the same time must not read each other's messages, and all ranks start
-  // them in the same order. MPI guarantees tags up to 32767.
+  // A tag for each operation: a rank that is out of order waits and is found out at the deadline,
+  // and never takes the data of another operation for its own. MPI guarantees tags up to 32767.
   MpiGroup next_group() {
     tag_ = (tag_ + 1) % 32768;
     return {comm_, rank_, size_, tag_};

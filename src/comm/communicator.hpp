@@ -43,8 +43,10 @@ class Collectives;  // the backend: collectives.hpp
 class CallChecker;  // checked mode: checked.hpp
 enum class OperationKind : std::int32_t;
 
-/// An operation in flight. wait() completes it, with the communicator's deadline. Destroying an
-/// unfinished request is a contract violation (MPI still owns the buffers).
+/// An operation in flight. wait() completes it, with the communicator's deadline. Where several are
+/// in flight, all ranks wait for them in the same order: an operation makes progress only while it
+/// is waited for. Destroying an unfinished request is a contract violation (MPI still owns the
+/// buffers), except while an exception unwinds: then it is given two seconds to complete.
 class Request {
  public:
   Request();
