@@ -2,7 +2,6 @@
 #include "tessera/trainer/metrics_table.hpp"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -22,10 +21,8 @@ MetricsTable::MetricsTable(std::FILE* out, std::int64_t every, std::int64_t last
     : out_(out), every_(std::max<std::int64_t>(every, 1)), last_step_(last_step) {}
 
 void MetricsTable::print_header() {
-  const bool is_terminal = ::isatty(::fileno(out_)) == 1;
-  fmt::print(out_, "{}{:>8} {:>10} {:>10} {:>10} {:>10} {:>9} {:>9} {:>13}{}\n",
-             is_terminal ? "\x1b[1m" : "", "step", "loss", "grad norm", "lr", "tokens/s", "load",
-             "peak MiB", "left", is_terminal ? "\x1b[0m" : "");
+  fmt::print(out_, "{:>8} {:>10} {:>10} {:>10} {:>10} {:>9} {:>9} {:>13}\n", "step", "loss",
+             "grad norm", "lr", "tokens/s", "load", "peak MiB", "left");
 }
 
 void MetricsTable::add(const StepMetrics& metrics) {

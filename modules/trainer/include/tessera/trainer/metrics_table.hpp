@@ -11,8 +11,8 @@
 namespace tessera::trainer {
 
 /// Prints a header and one line per `every` steps (and for the first and the last step, for
-/// evaluations and for dropped steps) to `out`. Bold header on a terminal, else plain text. For
-/// rank 0. local.
+/// evaluations and for dropped steps) to `out`. Plain
+/// text: under mpirun every program believes that it writes to a terminal. For rank 0. local.
 class MetricsTable {
  public:
   MetricsTable(std::FILE* out, std::int64_t every, std::int64_t last_step);

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Help, version and usage errors, with and without a launcher.
+source "$(dirname "${BASH_SOURCE[0]}")/check.sh"
+
+for subcommand in import train probe inspect doctor; do
+  run 0 "$subcommand" --help
+  expect_code 0
+  expect_output "Usage: tessera $subcommand"
+  expect_output "Examples:"
+done
+run 0 --help
+expect_code 0
+expect_output "Exit codes:"
+run 0 --version
+expect_code 0
+expect_output "tessera "
+
+# Help and version print once however many ranks there are, and need no MPI.
+run 2 doctor --help
+expect_code 0
+expect_once "Usage:"
+run 2 --version
+expect_code 0
+expect_once "tessera "
+
+for np in 0 2; do
+  run "$np" doctor --no-such-option
+  expect_code 2
+  expect_once "tessera: error: usage:"
+  expect_error "--no-such-option"
+  expect_error "tessera doctor --help"
+  run "$np" inspect
+  expect_code 2
+  expect_error "model is required"
+  run "$np"
+  expect_code 2
+  expect_once "tessera: error: usage: A subcommand is required"
+done
+run 0 doctor --expert two
+expect_code 2
+expect_error "'two' is no number above 0"
+run 2 doctor --expert 3
+expect_code 2
+expect_once "tessera: error: usage:"
+run 2 inspect "$directory/absent"
+expect_code 3
+expect_once "tessera: error: file:"
+finish

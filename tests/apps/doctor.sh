@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# The doctor names what it stands on and finds what is wrong.
+source "$(dirname "${BASH_SOURCE[0]}")/check.sh"
+
+run 2 doctor --expert 2
+expect_code 0
+for subject in MPI HDF5 Kokkos oneDNN ranks memory grid; do expect_output "$subject"; done
+expect_output "parallel"
+expect_output "2 on 1 node(s)"
+expect_once "HDF5 "
+
+# More ranks than cores, and more threads than cores.
+num_ranks=$(($(nproc) + 1))
+if ((num_ranks <= 8)); then
+  run "$num_ranks" doctor
+  expect_code 0
+  expect_output "ranks share $(nproc) core(s)"
+fi
+OMP_NUM_THREADS=999 run 1 doctor
+expect_code 0
+expect_output "999 threads"
+OMPI_MCA_io=ompio run 1 doctor
+expect_code 0
+expect_output "MPI-IO is not by ROMIO"
+
+# A launcher of another MPI: the environment says four processes, MPI knows of one.
+export SLURM_NTASKS=4
+run 0 doctor
+expect_code 3
+expect_output "FAILURE"
+expect_output "started 4 processes"
+finish

@@ -1,0 +1,130 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# What can go wrong in a training job: each fault ends the job on all ranks, soon, with one message.
+source "$(dirname "${BASH_SOURCE[0]}")/check.sh"
+golden=$source_dir/tests/golden/small
+mpiexec_pid=
+
+# train NP OPTIONS...: a short run on the golden model.
+train() {
+  run "$1" train --data "$golden/tokens.npy" --batch 4 --output "$directory/run" --expert 2 "${@:2}"
+}
+
+# broken PERL-PROGRAM: a copy of the model whose safetensors file the program has changed.
+broken() {
+  rm -rf "$directory/broken"
+  cp -r "$golden" "$directory/broken"
+  perl -0777 -pi -e "$1" "$directory/broken/model.safetensors"
+}
+
+# start NP OPTIONS...: a long job in the background, left alone until it has done two steps.
+start() {
+  rm -rf "$directory/run"
+  command="tessera train (background)"
+  "$mpiexec" -n "$1" "$tessera" train "$golden" --data "$golden/tokens.npy" --batch 4 --expert 2 \
+    --steps 1000000 --log-every 1000000 --output "$directory/run" "${@:2}" \
+    >"$directory/stdout" 2>"$directory/stderr" </dev/null &
+  mpiexec_pid=$!
+  for ((i = 0; i < 300; i++)); do
+    [[ -f $directory/run/metrics.jsonl ]] && (($(wc -l <"$directory/run/metrics.jsonl") >= 2)) && return
+    sleep 0.1
+  done
+  complain "did not start"
+}
+# a_rank: process id of one rank of that job.
+a_rank() { pgrep -P "$mpiexec_pid" -f "tessera train" | tail -n 1; }
+# ends_within SECONDS: waits for it and sets code, output and errors.
+ends_within() {
+  for ((i = 0; i < 10 * $1; i++)); do
+    kill -0 "$mpiexec_pid" 2>/dev/null || break
+    sleep 0.1
+  done
+  if kill -0 "$mpiexec_pid" 2>/dev/null; then
+    complain "still runs after $1 s"
+    kill -9 "$mpiexec_pid"
+  fi
+  wait "$mpiexec_pid"
+  code=$?
+  output=$(<"$directory/stdout")
+  errors=$(<"$directory/stderr")
+}
+
+# Broken checkpoints: exit code 3 and one message, before any training.
+broken 's/.{4096}\z//s' # truncated
+train 4 "$directory/broken" --steps 1
+expect_code 3
+expect_once "model.safetensors"
+broken 's/layers\.1\.mlp\.experts\.down_proj"/layers.1.mlp.experts.drop_proj"/' # an expert tensor missing
+train 4 "$directory/broken" --steps 1
+expect_code 3
+expect_once "tessera: error: keys"
+expect_error "model.layers.1.mlp.experts.down_proj"
+expect_error "model.layers.1.mlp.experts.drop_proj"
+broken 's/"dtype":"BF16"/"dtype":"I16" /' # an element type that no weight has
+train 4 "$directory/broken" --steps 1
+expect_code 3
+expect_error "I16"
+broken 's/\A.{8}/\xff\xff\xff\xff\xff\xff\xff\x7f/s' # header length beyond the file
+train 4 "$directory/broken" --steps 1
+expect_code 3
+expect_once "model.safetensors"
+broken 's/("shape":\[97),64\]/$1,32]/' # a shape that its bytes do not fill
+train 4 "$directory/broken" --steps 1
+expect_code 3
+expect_once "model.safetensors"
+
+# One rank alone cannot read.
+TESSERA_FAULT=unreadable:1 train 4 "$golden" --steps 1
+expect_code 3
+expect_once "rank 1"
+expect_error "model.safetensors"
+
+# The disk is full when a checkpoint is due: nothing is written, the one before it stays.
+train 4 "$golden" --steps 2
+expect_code 0
+before=$(cksum <"$directory/run/step-00000002.h5")
+TESSERA_FAULT=diskfull:0 train 4 --resume "$directory/run" --steps 1 --total-steps 9
+expect_code 3
+expect_once "GiB are free"
+[[ $(<"$directory/run/latest") == step-00000002.h5 ]] || complain "latest does not name the old checkpoint"
+[[ $(cksum <"$directory/run/step-00000002.h5") == "$before" ]] || complain "the old checkpoint has changed"
+[[ -z $(find "$directory/run" -name '*.partial') ]] || complain "a partial file is left"
+
+# A token outside the vocabulary, named with its position before the first step.
+printf '\1\0\2\0\3\0\377\377' >"$directory/bad.u16"
+run 2 train "$golden" --data "$directory/bad.u16" --sequence-length 4 --steps 1 --output "$directory/bad"
+expect_code 3
+expect_once "65535"
+
+# A rank is killed in the middle of a step.
+start 4
+kill -9 "$(a_rank)"
+ends_within 20
+((code != 0)) || complain "exit code 0 after a rank was killed"
+expect_error "signal 9"
+
+# A rank stops answering: the others say where they wait and end.
+start 4 --deadline 3
+stopped=$(a_rank)
+kill -STOP "$stopped"
+ends_within 30
+((code != 0)) || complain "exit code 0 after a rank stopped"
+expect_error "step"
+kill -9 "$stopped" 2>/dev/null
+
+# SIGUSR1 and SIGTERM end in a complete checkpoint and exit code 7; the run goes on from it.
+start 4
+kill -USR1 "$mpiexec_pid"
+ends_within 20
+expect_code 7
+run 2 inspect "$directory/run/$(<"$directory/run/latest")"
+expect_code 0
+train 2 --resume "$directory/run" --steps 1 --total-steps 1000000
+expect_code 0
+expect_error "saved"
+start 2
+for pid in $(pgrep -P "$mpiexec_pid" -f "tessera train"); do kill -TERM "$pid"; done
+ends_within 20
+expect_code 7
+[[ -s $directory/run/latest ]] || complain "no checkpoint"
+finish
