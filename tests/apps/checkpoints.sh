@@ -28,6 +28,16 @@ run 2 import "$directory/np1.h5" "$directory/again.h5"
 expect_code 3
 [[ ! -e $directory/again.h5 ]] || complain "a failed import left its file"
 
+# Both kinds of checkpoint are the same model: every number that probe computes is equal.
+for kind in directory file; do
+  checkpoint=$model
+  [[ $kind == file ]] && checkpoint=$directory/np3.h5
+  run 2 probe "$checkpoint" --tokens "$model/tokens.npy" --expert 2 --output "$directory/probe_$kind.h5"
+  expect_code 0
+done
+h5diff "$directory/probe_directory.h5" "$directory/probe_file.h5" >"$directory/stdout" ||
+  complain "differs from the directory's"
+
 run 0 inspect "$model" --json
 expect_code 0
 grep -oE '"(name|dtype|bytes)": [^,]*|^ +[0-9]+,?$' <<<"$output" >"$directory/of_directory"
