@@ -1,5 +1,7 @@
 # Every package that Tessera stands on, as imported targets.
 find_package(Threads REQUIRED)
+# Without the C++ bindings that Open MPI 4 still ships: they cost compile time and are gone in version 5.
+set(MPI_CXX_SKIP_MPICXX ON)
 find_package(MPI 3.1 REQUIRED COMPONENTS C CXX)
 
 set(HDF5_PREFER_PARALLEL ON)

@@ -40,8 +40,9 @@ build_release() {
 }
 
 # Root may start ranks, several ranks share a core and yield it, and no rank needs ptrace or much /dev/shm.
+# hwloc looks for X displays otherwise, which takes it 5 s where nothing knows the name localhost.
 export_mpi_environment() {
-  export OMP_NUM_THREADS=1
+  export OMP_NUM_THREADS=1 HWLOC_COMPONENTS=-gl
   export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
   export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_mpi_yield_when_idle=1
   export OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_btl_vader_single_copy_mechanism=none
