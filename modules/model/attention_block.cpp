@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
 #include <tessera/model/attention_block.hpp>
-#include <type_traits>
 
 #include "kernel/gemm.hpp"
 #include "kernel/rms_norm.hpp"
@@ -21,19 +20,6 @@ kernel::Matrix<T> new_rows(const char* label, std::int64_t num_rows, std::int64_
 template <class T>
 kernel::Vector<T> new_vector(const char* label, std::int64_t size) {
   return kernel::Vector<T>(kernel::uninitialized(label), size);
-}
-
-/// x as an operand of products: the same memory where T is float.
-template <class T>
-kernel::Matrix<T> as_type(const kernel::Execution& execution, const kernel::Matrix<float>& x) {
-  if constexpr (std::is_same_v<T, float>) {
-    return x;
-  } else {
-    const kernel::Matrix<T> narrow = new_rows<T>("narrowed", x.extent(0), x.extent(1));
-    kernel::convert<float, T>(execution, kernel::Vector<float>(x.data(), x.size()),
-                              kernel::Vector<T>(narrow.data(), narrow.size()));
-    return narrow;
-  }
 }
 
 }  // namespace
@@ -104,7 +90,7 @@ kernel::Matrix<float> AttentionBlock<T>::forward(const UnitView<const T>& weight
 
   const auto y = new_rows<float>("attention residual", num_tokens, hidden);
   Kokkos::deep_copy(execution_, y, x);
-  const kernel::Matrix<const T> out = as_type<T>(execution_, saved.out);
+  const kernel::Matrix<const T> out = kernel::as_type<T>(execution_, saved.out);
   kernel::gemm<T, float>(execution_, operand(out),
                          operand(weights.matrix("o_proj.weight", hidden, q_width)).t(), operand(y),
                          Into::accumulate);
@@ -136,8 +122,8 @@ void AttentionBlock<T>::backward(const UnitView<const T>& weights, const Attenti
   const std::int64_t kv_width = shape_.kv_heads * shape_.head_size;
 
   // Output projection: dy is the residual stream's gradient, as an operand of products.
-  const kernel::Matrix<const T> dy = as_type<T>(execution_, dx),
-                                out = as_type<T>(execution_, saved.out);
+  const kernel::Matrix<const T> dy = kernel::as_type<T>(execution_, dx),
+                                out = kernel::as_type<T>(execution_, saved.out);
   const auto dout = new_rows<T>("attention dout", num_tokens, q_width);
   kernel::gemm<T, T>(execution_, operand(dy),
                      operand(weights.matrix("o_proj.weight", hidden, q_width)), operand(dout));

@@ -40,17 +40,6 @@ kernel::Matrix<float> normalize(const kernel::Execution& execution, const ModelC
   return normed;
 }
 
-template <class T>
-kernel::Matrix<T> as_type(const kernel::Execution& execution, const kernel::Matrix<float>& x) {
-  if constexpr (std::is_same_v<T, float>) {
-    return x;
-  } else {
-    const kernel::Matrix<T> narrow(kernel::uninitialized("moe normed"), x.extent(0), x.extent(1));
-    kernel::convert<float, T>(execution, flat(x), flat(narrow));
-    return narrow;
-  }
-}
-
 }  // namespace
 
 template <class T>
@@ -83,8 +72,8 @@ kernel::Matrix<float> MoeBlock<T>::forward(const UnitView<const T>& dense,
   if (balance != nullptr) balance->add(execution_, saved.routing);
 
   saved.handle = moe::plan_dispatch(grid_.expert(), config_.num_experts, saved.routing.index);
-  const auto rows =
-      moe::dispatch_forward<T>(grid_.expert(), saved.handle, as_type<T>(execution_, normed));
+  const auto rows = moe::dispatch_forward<T>(grid_.expert(), saved.handle,
+                                             kernel::as_type<T>(execution_, normed));
   const auto outputs =
       moe::expert_forward<T>(execution_, expert_weights(experts), saved.handle.expert_offset,
                              saved.handle.row_expert, rows, saved.expert);

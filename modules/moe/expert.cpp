@@ -63,27 +63,28 @@ kernel::Matrix<T> expert_forward(const kernel::Execution& execution,
                                  kernel::Matrix<T> rows, ExpertSaved<T>& saved) {
   const std::int64_t h = weights.hidden_size, i = weights.intermediate_size;
   const std::int64_t num_rows = rows.extent(0), experts = weights.local_experts;
-  saved = {rows, new_rows<T>("expert hidden", num_rows, 2 * i),
+  saved = {rows, new_rows<float>("expert hidden", num_rows, 2 * i),
            new_rows<T>("expert activated", num_rows, i)};
   for_each_expert(expert_offset, [&](std::int64_t e, std::int64_t begin, std::int64_t end) {
-    kernel::gemm<T, T>(execution, rows_of<const T>(rows, begin, end),
-                       matrix_of(weights.gate_up, e, 2 * i, h).t(),
-                       rows_of<T>(saved.hidden, begin, end));
+    kernel::gemm<T, float>(execution, rows_of<const T>(rows, begin, end),
+                           matrix_of(weights.gate_up, e, 2 * i, h).t(),
+                           rows_of<float>(saved.hidden, begin, end));
   });
   const std::int64_t biased = weights.gate_up_bias == nullptr ? 0 : experts;
   kernel::clamped_swiglu_forward<T>(execution, weights.activation, row_expert,
                                     kernel::Matrix<const T>(weights.gate_up_bias, biased, 2 * i),
                                     saved.hidden, saved.activated);
-  const auto outputs = new_rows<T>("expert outputs", num_rows, h);
+  const auto outputs = new_rows<float>("expert outputs", num_rows, h);
   for_each_expert(expert_offset, [&](std::int64_t e, std::int64_t begin, std::int64_t end) {
-    kernel::gemm<T, T>(execution, rows_of<const T>(saved.activated, begin, end),
-                       matrix_of(weights.down, e, h, i).t(), rows_of<T>(outputs, begin, end));
+    kernel::gemm<T, float>(execution, rows_of<const T>(saved.activated, begin, end),
+                           matrix_of(weights.down, e, h, i).t(),
+                           rows_of<float>(outputs, begin, end));
   });
   if (weights.down_bias != nullptr) {
     kernel::add_row_bias<T>(execution, row_expert,
                             kernel::Matrix<const T>(weights.down_bias, experts, h), outputs);
   }
-  return outputs;
+  return kernel::as_type<T>(execution, outputs);
 }
 
 template <class T>
@@ -94,14 +95,14 @@ kernel::Matrix<T> expert_backward(const kernel::Execution& execution,
                                   const ExpertGradients& gradients) {
   const std::int64_t h = weights.hidden_size, i = weights.intermediate_size;
   const std::int64_t num_rows = doutputs.extent(0);
-  const auto dactivated = new_rows<T>("dactivated", num_rows, i);
+  const auto dactivated = new_rows<float>("dactivated", num_rows, i);
   add_bias_gradients<T>(execution, expert_offset, doutputs, gradients.down_bias);
   for_each_expert(expert_offset, [&](std::int64_t e, std::int64_t begin, std::int64_t end) {
     const auto dout = rows_of<const T>(doutputs, begin, end);
     kernel::gemm<T, float>(execution, dout.t(), rows_of<const T>(saved.activated, begin, end),
                            matrix_of(gradients.down, e, h, i), Into::accumulate);
-    kernel::gemm<T, T>(execution, dout, matrix_of(weights.down, e, h, i),
-                       rows_of<T>(dactivated, begin, end));
+    kernel::gemm<T, float>(execution, dout, matrix_of(weights.down, e, h, i),
+                           rows_of<float>(dactivated, begin, end));
   });
   const auto dhidden = new_rows<T>("dhidden", num_rows, 2 * i);
   kernel::clamped_swiglu_backward<T>(execution, weights.activation, saved.hidden, dactivated,

@@ -26,14 +26,13 @@ void add(const Execution& execution, Vector<const float> source, Vector<float> d
 
 template <class T>
 void add_row_bias(const Execution& execution, Vector<const std::int32_t> row_expert,
-                  Matrix<const T> bias, Matrix<T> x) {
+                  Matrix<const T> bias, Matrix<float> x) {
   if (bias.size() == 0) return;
   TESSERA_EXPECT(row_expert.extent(0) == x.extent(0) && bias.extent(1) == x.extent(1));
   for_each_element(
       "tessera::add_row_bias", execution, x.extent(0), x.extent(1),
       KOKKOS_LAMBDA(const std::int64_t r, const std::int64_t c) {
-        x(r, c) = static_cast<T>(static_cast<float>(x(r, c)) +
-                                 static_cast<float>(bias(row_expert(r), c)));
+        x(r, c) += static_cast<float>(bias(row_expert(r), c));
       });
 }
 
@@ -128,7 +127,7 @@ template void convert<bf16, bf16>(const Execution&, Vector<const bf16>, Vector<b
 
 #define TESSERA_INSTANTIATE(T)                                                                 \
   template void add_row_bias<T>(const Execution&, Vector<const std::int32_t>, Matrix<const T>, \
-                                Matrix<T>);                                                    \
+                                Matrix<float>);                                                \
   template void add_bias<T>(const Execution&, Vector<const T>, Matrix<float>);                 \
   template void add_column_sums<T>(const Execution&, Matrix<const T>, Vector<float>);          \
   template void gather_rows<T, float>(const Execution&, Matrix<const T>,                       \

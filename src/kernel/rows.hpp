@@ -3,6 +3,8 @@
 // movements of dispatch and combine and of the embedding are made of these.
 #pragma once
 
+#include <type_traits>
+
 #include "kernel/view.hpp"
 
 namespace tessera::kernel {
@@ -11,13 +13,26 @@ namespace tessera::kernel {
 template <class TS, class TD>
 void convert(const Execution& execution, Vector<const TS> source, Vector<TD> destination);
 
+/// x as an operand of products in T: rounded copy, or x itself where T is float. local.
+template <class T>
+Matrix<T> as_type(const Execution& execution, const Matrix<float>& x) {
+  if constexpr (std::is_same_v<T, float>) {
+    return x;
+  } else {
+    const Matrix<T> narrow(uninitialized("narrowed"), x.extent(0), x.extent(1));
+    convert<float, T>(execution, Vector<float>(x.data(), x.size()),
+                      Vector<T>(narrow.data(), narrow.size()));
+    return narrow;
+  }
+}
+
 /// destination[i] += source[i], f32. local.
 void add(const Execution& execution, Vector<const float> source, Vector<float> destination);
 
-/// x[r, :] += bias[row_expert[r], :]. x [N, C] T, bias [E_l, C] T, row_expert [N] i32. local.
+/// x[r, :] += bias[row_expert[r], :]. x [N, C] f32, bias [E_l, C] T, row_expert [N] i32. local.
 template <class T>
 void add_row_bias(const Execution& execution, Vector<const std::int32_t> row_expert,
-                  Matrix<const T> bias, Matrix<T> x);
+                  Matrix<const T> bias, Matrix<float> x);
 
 /// x[r, :] += bias[:] for f32 x and T bias. local.
 template <class T>
@@ -66,7 +81,7 @@ double sum_of_squares(const Execution& execution, Vector<const float> x);
 
 namespace reference {
 template <class T>
-void add_row_bias(Vector<const std::int32_t> row_expert, Matrix<const T> bias, Matrix<T> x);
+void add_row_bias(Vector<const std::int32_t> row_expert, Matrix<const T> bias, Matrix<float> x);
 template <class T>
 void add_column_sums(Matrix<const T> x, Vector<float> sum);
 template <class TS, class TD>

@@ -6,10 +6,10 @@
 namespace tessera::kernel::reference {
 
 template <class T>
-void add_row_bias(Vector<const std::int32_t> row_expert, Matrix<const T> bias, Matrix<T> x) {
+void add_row_bias(Vector<const std::int32_t> row_expert, Matrix<const T> bias, Matrix<float> x) {
   for (std::size_t r = 0; r < x.extent(0); ++r) {
     for (std::size_t c = 0; c < x.extent(1) && bias.size() > 0; ++c) {
-      x(r, c) = T(static_cast<float>(x(r, c)) + static_cast<float>(bias(row_expert(r), c)));
+      x(r, c) += static_cast<float>(bias(row_expert(r), c));
     }
   }
 }
@@ -92,7 +92,7 @@ void sum_rows(Matrix<const T> rows, Matrix<const std::int32_t> slot, Matrix<floa
 }
 
 #define TESSERA_INSTANTIATE(T)                                                                     \
-  template void add_row_bias<T>(Vector<const std::int32_t>, Matrix<const T>, Matrix<T>);           \
+  template void add_row_bias<T>(Vector<const std::int32_t>, Matrix<const T>, Matrix<float>);       \
   template void add_column_sums<T>(Matrix<const T>, Vector<float>);                                \
   template void gather_rows<T, float>(Matrix<const T>, Vector<const std::int32_t>, Matrix<float>); \
   template void gather_rows<T, bf16>(Matrix<const T>, Vector<const std::int32_t>, Matrix<bf16>);   \

@@ -38,7 +38,7 @@ KOKKOS_INLINE_FUNCTION Sigmoid sigmoid(float x) {
 template <class T>
 void clamped_swiglu_forward(const Execution& execution, ClampedSwiglu options,
                             Vector<const std::int32_t> row_expert, Matrix<const T> bias,
-                            Matrix<T> hidden, Matrix<T> activated) {
+                            Matrix<float> hidden, Matrix<T> activated) {
   if (hidden.size() == 0) return;
   const bool has_bias = bias.size() > 0;
   TESSERA_EXPECT(hidden.extent(1) == 2 * activated.extent(1));
@@ -59,7 +59,7 @@ void clamped_swiglu_forward(const Execution& execution, ClampedSwiglu options,
 
 template <class T>
 void clamped_swiglu_backward(const Execution& execution, ClampedSwiglu options,
-                             Matrix<const T> hidden, Matrix<const T> dactivated,
+                             Matrix<const float> hidden, Matrix<const float> dactivated,
                              Matrix<T> dhidden) {
   if (hidden.size() == 0) return;
   TESSERA_EXPECT(hidden.extent(1) == 2 * dactivated.extent(1));
@@ -82,12 +82,12 @@ void clamped_swiglu_backward(const Execution& execution, ClampedSwiglu options,
       });
 }
 
-#define TESSERA_INSTANTIATE(T)                                                                    \
-  template void clamped_swiglu_forward<T>(const Execution&, ClampedSwiglu,                        \
-                                          Vector<const std::int32_t>, Matrix<const T>, Matrix<T>, \
-                                          Matrix<T>);                                             \
-  template void clamped_swiglu_backward<T>(const Execution&, ClampedSwiglu, Matrix<const T>,      \
-                                           Matrix<const T>, Matrix<T>);
+#define TESSERA_INSTANTIATE(T)                                                                   \
+  template void clamped_swiglu_forward<T>(const Execution&, ClampedSwiglu,                       \
+                                          Vector<const std::int32_t>, Matrix<const T>,           \
+                                          Matrix<float>, Matrix<T>);                             \
+  template void clamped_swiglu_backward<T>(const Execution&, ClampedSwiglu, Matrix<const float>, \
+                                           Matrix<const float>, Matrix<T>);
 TESSERA_INSTANTIATE(float)
 TESSERA_INSTANTIATE(bf16)
 #undef TESSERA_INSTANTIATE

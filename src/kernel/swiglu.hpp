@@ -13,25 +13,26 @@ struct ClampedSwiglu {
   float limit = 7.0f;
 };
 
-/// hidden [N, 2I] T gets bias added in place (kept for backward); activated [N, I] T. local.
+/// hidden [N, 2I] f32 gets bias added in place (kept for backward); activated [N, I] T. local.
 /// bias [E_l, 2I] T or empty; row_expert [N] i32 = local expert of each row.
 template <class T>
 void clamped_swiglu_forward(const Execution& execution, ClampedSwiglu options,
                             Vector<const std::int32_t> row_expert, Matrix<const T> bias,
-                            Matrix<T> hidden, Matrix<T> activated);
+                            Matrix<float> hidden, Matrix<T> activated);
 
-/// dhidden [N, 2I] T from dactivated [N, I] T and the biased hidden of the forward pass. local.
+/// dhidden [N, 2I] T from dactivated [N, I] f32 and the biased hidden of the forward pass. local.
 template <class T>
 void clamped_swiglu_backward(const Execution& execution, ClampedSwiglu options,
-                             Matrix<const T> hidden, Matrix<const T> dactivated, Matrix<T> dhidden);
+                             Matrix<const float> hidden, Matrix<const float> dactivated,
+                             Matrix<T> dhidden);
 
 namespace reference {
 template <class T>
 void clamped_swiglu_forward(ClampedSwiglu options, Vector<const std::int32_t> row_expert,
-                            Matrix<const T> bias, Matrix<T> hidden, Matrix<T> activated);
+                            Matrix<const T> bias, Matrix<float> hidden, Matrix<T> activated);
 template <class T>
-void clamped_swiglu_backward(ClampedSwiglu options, Matrix<const T> hidden,
-                             Matrix<const T> dactivated, Matrix<T> dhidden);
+void clamped_swiglu_backward(ClampedSwiglu options, Matrix<const float> hidden,
+                             Matrix<const float> dactivated, Matrix<T> dhidden);
 }  // namespace reference
 
 }  // namespace tessera::kernel

@@ -18,7 +18,7 @@ void check_against_reference(std::int64_t rows, std::int64_t inner, std::int64_t
   const ClampedSwiglu options;
   const auto bias = random_matrix<T>(experts, 2 * inner, 41);
   const auto row_expert = random_indices(experts > 0 ? rows : 0, experts > 0 ? experts : 1, 42);
-  const auto hidden = random_matrix<T>(rows, 2 * inner, 43, -12.0, 12.0);
+  const auto hidden = random_matrix<float>(rows, 2 * inner, 43, -12.0, 12.0);
   const auto hidden_expected = copy_of(hidden);
   Matrix<T> activated("activated", rows, inner), expected("expected", rows, inner);
   clamped_swiglu_forward<T>(Execution(), options, row_expert, bias, hidden, activated);
@@ -26,7 +26,7 @@ void check_against_reference(std::int64_t rows, std::int64_t inner, std::int64_t
   CHECK(distance(hidden, hidden_expected) == 0.0);
   CHECK(distance(activated, expected) <= tolerance<T>());
 
-  const auto dactivated = random_matrix<T>(rows, inner, 44);
+  const auto dactivated = random_matrix<float>(rows, inner, 44);
   Matrix<T> dhidden("dhidden", rows, 2 * inner), dhidden_expected("dhidden", rows, 2 * inner);
   clamped_swiglu_backward<T>(Execution(), options, hidden, dactivated, dhidden);
   reference::clamped_swiglu_backward<T>(options, hidden, dactivated, dhidden_expected);

@@ -36,8 +36,9 @@ struct ExpertGradients {
 /// What backward needs from forward.
 template <class T>
 struct ExpertSaved {
-  kernel::Matrix<T> rows;       ///< [N, H] input
-  kernel::Matrix<T> hidden;     ///< [N, 2I] with bias, before the activation
+  kernel::Matrix<T> rows;  ///< [N, H] input
+  kernel::Matrix<float>
+      hidden;  ///< [N, 2I] with bias, before the activation; rounded to T only after it
   kernel::Matrix<T> activated;  ///< [N, I]
 };
 
