@@ -22,9 +22,10 @@ class HuggingFaceSource : public Source {
     return parameter.checkpoint_shape();
   }
   const char* kind() const override { return "Hugging Face directory"; }
-  /// As Source::load. Each byte of the file is read once by the job: by its owner, or, for tensors that
-  /// the file holds as [E, in, out], by a rank of the replica group that passes it on. Memory beyond the
-  /// shard: at most LoadOptions::buffer_bytes (a few elements for each rank of the group must fit).
+  /// As Source::load. Each byte of the file is read once by the job: by its owner, or, for tensors
+  /// that the file holds as [E, in, out], by a rank of the replica group that passes it on. Memory
+  /// beyond the shard: at most LoadOptions::buffer_bytes (a few elements for each rank of the group
+  /// must fit).
   LoadReport load(const comm::ProcessGrid& grid, std::span<const Parameter> parameters,
                   std::span<const Slice> slices, std::span<float> shard,
                   const LoadOptions& options) override;
