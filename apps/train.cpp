@@ -69,7 +69,7 @@ void add_data_options(CLI::App& app, Options& options) {
   app.add_option("--mask-dataset", data.mask.dataset, "loss mask in an HDF5 file");
   app.add_option("--sequence-length", data.sequence_length,
                  "tokens of a sequence, for S - 1 targets (default: the data's width)")
-      ->check(CLI::PositiveNumber);
+      ->check(positive());
   app.add_option("--held-out", training.num_held_out, "last sequences, kept for evaluation")
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
@@ -79,24 +79,24 @@ void add_length_options(CLI::App& app, trainer::TrainingOptions& training) {
   app.add_option("--steps", training.num_steps,
                  "stop after this step; a resumed run that is there already does so many more")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(positive());
   app.add_option("--total-steps", training.total_steps,
                  "length of the schedule, where the run is shorter (default: --steps)")
-      ->check(CLI::PositiveNumber);
+      ->check(positive());
   app.add_option("--batch", training.batch, "sequences of one step, over all ranks")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(positive());
   app.add_option("--micro-batch", training.micro_batch,
                  "sequences of one rank at a time; gradients accumulate (default: all)")
-      ->check(CLI::PositiveNumber);
+      ->check(positive());
   app.add_option("--evaluate-every", training.evaluate_every, "steps between evaluations")
-      ->check(CLI::PositiveNumber);
+      ->check(positive());
   app.add_option("--save-every", training.save_every,
                  "steps between checkpoints (default: at the end)")
-      ->check(CLI::PositiveNumber);
+      ->check(positive());
   app.add_option("--log-every", training.log_every, "steps between lines of the table")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(positive());
   app.add_option("--seed", training.seed, "of the order of the sequences")->capture_default_str();
 }
 

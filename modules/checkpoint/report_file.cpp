@@ -82,9 +82,12 @@ struct ReportFile::Impl {
   Hdf5Dataset create(const std::string& name, Dtype dtype, const Shape& shape) {
     const Hdf5Properties links(hdf5_id(H5Pcreate(H5P_LINK_CREATE), "link properties"));
     hdf5_check(H5Pset_create_intermediate_group(links.get(), 1), "link properties");
+    const Hdf5Properties creation(hdf5_id(H5Pcreate(H5P_DATASET_CREATE), "dataset properties"));
+    // Without times, equal results are equal files.
+    hdf5_check(H5Pset_obj_track_times(creation.get(), false), "dataset properties");
     const Hdf5Space space = space_of(shape);
     return Hdf5Dataset(hdf5_id(H5Dcreate2(file.get(), ("/" + name).c_str(), hdf5_type(dtype).get(),
-                                          space.get(), links.get(), H5P_DEFAULT, H5P_DEFAULT),
+                                          space.get(), links.get(), creation.get(), H5P_DEFAULT),
                                "cannot create dataset " + name));
   }
   void write_f64(const std::string& name, const Shape& shape, const double* values) {

@@ -12,16 +12,6 @@ namespace {
 using kernel::Into;
 using kernel::operand;
 
-template <class T>
-kernel::Matrix<T> new_rows(const char* label, std::int64_t num_rows, std::int64_t width) {
-  return kernel::Matrix<T>(kernel::uninitialized(label), num_rows, width);
-}
-
-template <class T>
-kernel::Vector<T> new_vector(const char* label, std::int64_t size) {
-  return kernel::Vector<T>(kernel::uninitialized(label), size);
-}
-
 }  // namespace
 
 template <class T>
@@ -42,7 +32,7 @@ template <class T>
 kernel::Matrix<float> AttentionBlock<T>::project(kernel::Matrix<const T> x,
                                                  const UnitView<const T>& weights,
                                                  const char* weight, std::int64_t width) const {
-  const auto projected = new_rows<float>("projected", x.extent(0), width);
+  const auto projected = kernel::new_matrix<float>("projected", x.extent(0), width);
   kernel::gemm<T, float>(execution_, operand(x),
                          operand(weights.matrix(weight, width, config_.hidden_size)).t(),
                          operand(projected));
@@ -51,7 +41,7 @@ kernel::Matrix<float> AttentionBlock<T>::project(kernel::Matrix<const T> x,
 
 template <class T>
 kernel::Vector<const float> AttentionBlock<T>::sinks(const UnitView<const T>& weights) const {
-  const auto sinks = new_vector<float>("sinks", config_.num_heads);
+  const auto sinks = kernel::new_vector<float>("sinks", config_.num_heads);
   kernel::convert<T, float>(execution_, weights.vector("self_attn.sinks", config_.num_heads),
                             sinks);
   return sinks;
@@ -65,13 +55,13 @@ kernel::Matrix<float> AttentionBlock<T>::forward(const UnitView<const T>& weight
   const std::int64_t q_width = shape_.query_heads * shape_.head_size;
   const std::int64_t kv_width = shape_.kv_heads * shape_.head_size;
   saved = {x,
-           new_vector<float>("attention rstd", num_tokens),
-           new_rows<T>("attention normed", num_tokens, hidden),
-           new_vector<T>("q", num_tokens * q_width),
-           new_vector<T>("k", num_tokens * kv_width),
-           new_vector<T>("v", num_tokens * kv_width),
-           new_rows<float>("attention out", num_tokens, q_width),
-           new_vector<float>("attention lse", num_tokens * shape_.query_heads)};
+           kernel::new_vector<float>("attention rstd", num_tokens),
+           kernel::new_matrix<T>("attention normed", num_tokens, hidden),
+           kernel::new_vector<T>("q", num_tokens * q_width),
+           kernel::new_vector<T>("k", num_tokens * kv_width),
+           kernel::new_vector<T>("v", num_tokens * kv_width),
+           kernel::new_matrix<float>("attention out", num_tokens, q_width),
+           kernel::new_vector<float>("attention lse", num_tokens * shape_.query_heads)};
   kernel::rms_norm_forward<T, T>(execution_, x, weights.vector("input_layernorm.weight", hidden),
                                  static_cast<float>(config_.rms_norm_epsilon), saved.normed,
                                  saved.rstd);
@@ -88,7 +78,7 @@ kernel::Matrix<float> AttentionBlock<T>::forward(const UnitView<const T>& weight
   kernel::attention_forward<T>(execution_, shape_, saved.q.data(), saved.k.data(), saved.v.data(),
                                sinks(weights).data(), saved.out.data(), saved.lse.data());
 
-  const auto y = new_rows<float>("attention residual", num_tokens, hidden);
+  const auto y = kernel::new_matrix<float>("attention residual", num_tokens, hidden);
   Kokkos::deep_copy(execution_, y, x);
   const kernel::Matrix<const T> out = kernel::as_type<T>(execution_, saved.out);
   kernel::gemm<T, float>(execution_, operand(out),
@@ -124,7 +114,7 @@ void AttentionBlock<T>::backward(const UnitView<const T>& weights, const Attenti
   // Output projection: dy is the residual stream's gradient, as an operand of products.
   const kernel::Matrix<const T> dy = kernel::as_type<T>(execution_, dx),
                                 out = kernel::as_type<T>(execution_, saved.out);
-  const auto dout = new_rows<T>("attention dout", num_tokens, q_width);
+  const auto dout = kernel::new_matrix<T>("attention dout", num_tokens, q_width);
   kernel::gemm<T, T>(execution_, operand(dy),
                      operand(weights.matrix("o_proj.weight", hidden, q_width)), operand(dout));
   kernel::gemm<T, float>(execution_, operand(dy).t(), operand(out),
@@ -132,17 +122,17 @@ void AttentionBlock<T>::backward(const UnitView<const T>& weights, const Attenti
                          Into::accumulate);
   kernel::add_column_sums<float>(execution_, dx, gradients.vector("o_proj.bias", hidden));
 
-  const auto dq = new_vector<float>("dq", num_tokens * q_width);
-  const auto dk = new_vector<float>("dk", num_tokens * kv_width);
-  const auto dv = new_vector<float>("dv", num_tokens * kv_width);
+  const auto dq = kernel::new_vector<float>("dq", num_tokens * q_width);
+  const auto dk = kernel::new_vector<float>("dk", num_tokens * kv_width);
+  const auto dv = kernel::new_vector<float>("dv", num_tokens * kv_width);
   kernel::attention_backward<T>(execution_, shape_, saved.q.data(), saved.k.data(), saved.v.data(),
                                 sinks(weights).data(), saved.out.data(), saved.lse.data(),
                                 dout.data(), dq.data(), dk.data(), dv.data(),
                                 gradients.get("self_attn.sinks"));
 
-  const auto dq_rows = new_rows<T>("dq rows", num_tokens, q_width);
-  const auto dk_rows = new_rows<T>("dk rows", num_tokens, kv_width);
-  const auto dv_rows = new_rows<T>("dv rows", num_tokens, kv_width);
+  const auto dq_rows = kernel::new_matrix<T>("dq rows", num_tokens, q_width);
+  const auto dk_rows = kernel::new_matrix<T>("dk rows", num_tokens, kv_width);
+  const auto dv_rows = kernel::new_matrix<T>("dv rows", num_tokens, kv_width);
   kernel::rope_backward<T>(execution_, rope_, shape_.sequences, shape_.kv_heads, shape_.group(),
                            dq.data(), dq_rows);
   kernel::rope_backward<T>(execution_, rope_, shape_.sequences, shape_.kv_heads, 1, dk.data(),

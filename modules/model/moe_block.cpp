@@ -33,7 +33,7 @@ template <class T>
 kernel::Matrix<float> normalize(const kernel::Execution& execution, const ModelConfig& config,
                                 const UnitView<const T>& dense, kernel::Matrix<const float> x,
                                 kernel::Vector<float> rstd) {
-  const kernel::Matrix<float> normed(kernel::uninitialized("moe normed"), x.extent(0), x.extent(1));
+  const auto normed = kernel::new_matrix<float>("moe normed", x.extent(0), x.extent(1));
   kernel::rms_norm_forward<T, float>(
       execution, x, dense.vector("post_attention_layernorm.weight", config.hidden_size),
       static_cast<float>(config.rms_norm_epsilon), normed, rstd);

@@ -6,11 +6,6 @@
 namespace tessera::moe {
 namespace {
 
-template <class T>
-kernel::Matrix<T> new_rows(const char* label, std::int64_t num_rows, std::int64_t width) {
-  return kernel::Matrix<T>(kernel::uninitialized(label), num_rows, width);
-}
-
 std::vector<std::int64_t> times(std::vector<std::int64_t> counts, std::int64_t width) {
   for (std::int64_t& count : counts) count *= width;
   return counts;
@@ -22,12 +17,12 @@ kernel::Matrix<T> to_experts(const comm::Communicator& expert_axis, const Dispat
                              const char* what, const kernel::Matrix<T>& sent) {
   if (expert_axis.size() == 1) return sent;
   const std::int64_t width = sent.extent(1);
-  const auto arrived = new_rows<T>("arrived rows", handle.num_received, width);
+  const auto arrived = kernel::new_matrix<T>("arrived rows", handle.num_received, width);
   kernel::Execution().fence();
   expert_axis.all_to_all_v(
       what, std::span<const T>(sent.data(), sent.size()), times(handle.send_counts, width),
       std::span<T>(arrived.data(), arrived.size()), times(handle.receive_counts, width));
-  const auto grouped = new_rows<T>("grouped rows", handle.num_received, width);
+  const auto grouped = kernel::new_matrix<T>("grouped rows", handle.num_received, width);
   kernel::gather_rows<T, T>(kernel::Execution(), arrived, handle.grouped_order, grouped);
   return grouped;
 }
@@ -37,12 +32,12 @@ template <class T>
 kernel::Matrix<T> from_experts(const comm::Communicator& expert_axis, const DispatchHandle& handle,
                                const char* what, kernel::Matrix<const T> grouped) {
   const std::int64_t width = grouped.extent(1);
-  const auto returned = new_rows<T>("returned rows", handle.num_send, width);
+  const auto returned = kernel::new_matrix<T>("returned rows", handle.num_send, width);
   if (expert_axis.size() == 1) {
     Kokkos::deep_copy(returned, grouped);
     return returned;
   }
-  const auto leaving = new_rows<T>("leaving rows", handle.num_received, width);
+  const auto leaving = kernel::new_matrix<T>("leaving rows", handle.num_received, width);
   kernel::scatter_rows<T>(kernel::Execution(), grouped, handle.grouped_order, leaving);
   kernel::Execution().fence();
   expert_axis.all_to_all_v(
@@ -56,7 +51,7 @@ kernel::Matrix<T> from_experts(const comm::Communicator& expert_axis, const Disp
 template <class T>
 kernel::Matrix<T> dispatch_forward(const comm::Communicator& expert_axis,
                                    const DispatchHandle& handle, kernel::Matrix<const T> x) {
-  const auto sent = new_rows<T>("sent rows", handle.num_send, x.extent(1));
+  const auto sent = kernel::new_matrix<T>("sent rows", handle.num_send, x.extent(1));
   kernel::gather_rows<T, T>(kernel::Execution(), x, handle.send_token, sent);
   return to_experts<T>(expert_axis, handle, "dispatch forward", sent);
 }
@@ -83,7 +78,7 @@ kernel::Matrix<T> combine_backward(const comm::Communicator& expert_axis,
                                    kernel::Matrix<const T> sent_outputs,
                                    kernel::Matrix<const float> weight,
                                    kernel::Matrix<const float> dy, kernel::Matrix<float> dweight) {
-  const auto drows = new_rows<T>("output gradients", handle.num_send, dy.extent(1));
+  const auto drows = kernel::new_matrix<T>("output gradients", handle.num_send, dy.extent(1));
   kernel::combine_rows_backward<T>(kernel::Execution(), dy, sent_outputs, handle.slot, weight,
                                    drows, dweight);
   return to_experts<T>(expert_axis, handle, "combine backward", drows);

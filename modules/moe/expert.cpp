@@ -10,11 +10,6 @@ namespace {
 using kernel::Into;
 using kernel::Operand;
 
-template <class T>
-kernel::Matrix<T> new_rows(const char* label, std::int64_t num_rows, std::int64_t width) {
-  return kernel::Matrix<T>(kernel::uninitialized(label), num_rows, width);
-}
-
 /// Rows [begin, end) of a contiguous matrix.
 template <class T, class V>
 Operand<T> rows_of(const V& matrix, std::int64_t begin, std::int64_t end) {
@@ -63,8 +58,8 @@ kernel::Matrix<T> expert_forward(const kernel::Execution& execution,
                                  kernel::Matrix<T> rows, ExpertSaved<T>& saved) {
   const std::int64_t h = weights.hidden_size, i = weights.intermediate_size;
   const std::int64_t num_rows = rows.extent(0), experts = weights.local_experts;
-  saved = {rows, new_rows<float>("expert hidden", num_rows, 2 * i),
-           new_rows<T>("expert activated", num_rows, i)};
+  saved = {rows, kernel::new_matrix<float>("expert hidden", num_rows, 2 * i),
+           kernel::new_matrix<T>("expert activated", num_rows, i)};
   for_each_expert(expert_offset, [&](std::int64_t e, std::int64_t begin, std::int64_t end) {
     kernel::gemm<T, float>(execution, rows_of<const T>(rows, begin, end),
                            matrix_of(weights.gate_up, e, 2 * i, h).t(),
@@ -74,7 +69,7 @@ kernel::Matrix<T> expert_forward(const kernel::Execution& execution,
   kernel::clamped_swiglu_forward<T>(execution, weights.activation, row_expert,
                                     kernel::Matrix<const T>(weights.gate_up_bias, biased, 2 * i),
                                     saved.hidden, saved.activated);
-  const auto outputs = new_rows<float>("expert outputs", num_rows, h);
+  const auto outputs = kernel::new_matrix<float>("expert outputs", num_rows, h);
   for_each_expert(expert_offset, [&](std::int64_t e, std::int64_t begin, std::int64_t end) {
     kernel::gemm<T, float>(execution, rows_of<const T>(saved.activated, begin, end),
                            matrix_of(weights.down, e, h, i).t(),
@@ -95,7 +90,7 @@ kernel::Matrix<T> expert_backward(const kernel::Execution& execution,
                                   const ExpertGradients& gradients) {
   const std::int64_t h = weights.hidden_size, i = weights.intermediate_size;
   const std::int64_t num_rows = doutputs.extent(0);
-  const auto dactivated = new_rows<float>("dactivated", num_rows, i);
+  const auto dactivated = kernel::new_matrix<float>("dactivated", num_rows, i);
   add_bias_gradients<T>(execution, expert_offset, doutputs, gradients.down_bias);
   for_each_expert(expert_offset, [&](std::int64_t e, std::int64_t begin, std::int64_t end) {
     const auto dout = rows_of<const T>(doutputs, begin, end);
@@ -104,11 +99,11 @@ kernel::Matrix<T> expert_backward(const kernel::Execution& execution,
     kernel::gemm<T, float>(execution, dout, matrix_of(weights.down, e, h, i),
                            rows_of<float>(dactivated, begin, end));
   });
-  const auto dhidden = new_rows<T>("dhidden", num_rows, 2 * i);
+  const auto dhidden = kernel::new_matrix<T>("dhidden", num_rows, 2 * i);
   kernel::clamped_swiglu_backward<T>(execution, weights.activation, saved.hidden, dactivated,
                                      dhidden);
   add_bias_gradients<T>(execution, expert_offset, dhidden, gradients.gate_up_bias);
-  const auto drows = new_rows<T>("drows", num_rows, h);
+  const auto drows = kernel::new_matrix<T>("drows", num_rows, h);
   for_each_expert(expert_offset, [&](std::int64_t e, std::int64_t begin, std::int64_t end) {
     const auto dhid = rows_of<const T>(dhidden, begin, end);
     kernel::gemm<T, float>(execution, dhid.t(), rows_of<const T>(saved.rows, begin, end),

@@ -27,6 +27,7 @@ ProbeBatch read_batch(const comm::ProcessGrid& grid, std::int64_t vocab_size,
   TokenDataOptions data_options;
   data_options.vocab_size = vocab_size;
   data_options.labels.path = options.labels;
+  data_options.stream_is_one_row = true;
   const TokenData data = TokenData::open(grid.world(), options.tokens, data_options);
   const std::int64_t length = data.sequence_length();
   const BlockDistribution rows{data.num_sequences(), grid.world().size()};

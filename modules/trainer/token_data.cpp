@@ -40,7 +40,8 @@ std::unique_ptr<TokenColumn> open_beside(const std::filesystem::path& token_path
   return column;
 }
 
-std::int64_t length_of_rows(const TokenColumn& tokens, std::int64_t wanted) {
+std::int64_t length_of_rows(const TokenColumn& tokens, const TokenDataOptions& options) {
+  std::int64_t wanted = options.sequence_length;
   const Shape& shape = tokens.shape();
   if (wanted < 0) fail(ErrorKind::usage, "sequence length {} is negative", wanted);
   if (shape.size() == 2) {
@@ -50,6 +51,8 @@ std::int64_t length_of_rows(const TokenColumn& tokens, std::int64_t wanted) {
            tokens.origin(), shape[1], wanted);
     }
     wanted = shape[1];
+  } else if (wanted == 0 && options.stream_is_one_row) {
+    wanted = shape[0];
   } else if (wanted == 0) {
     fail(ErrorKind::usage, "{}: is a stream of tokens; say its sequence length", tokens.origin());
   }
@@ -92,7 +95,7 @@ void TokenData::open_columns(const std::filesystem::path& path, const TokenDataO
       open_beside(path, tokens_->shape(), options.labels, options.flat_dtype, ColumnRole::labels);
   mask_ = open_beside(path, tokens_->shape(), options.mask, options.flat_dtype, ColumnRole::mask);
   vocab_size_ = options.vocab_size;
-  sequence_length_ = length_of_rows(*tokens_, options.sequence_length);
+  sequence_length_ = length_of_rows(*tokens_, options);
   const std::int64_t num_tokens = num_elements(tokens_->shape());
   num_sequences_ = num_tokens / sequence_length_;
   if (num_sequences_ == 0) {

@@ -31,4 +31,13 @@ inline auto uninitialized(const char* label) {
   return Kokkos::view_alloc(std::string(label), Kokkos::WithoutInitializing);
 }
 
+template <class T>
+Matrix<T> new_matrix(const char* label, std::int64_t rows, std::int64_t cols) {
+  return Matrix<T>(uninitialized(label), rows, cols);
+}
+template <class T>
+Vector<T> new_vector(const char* label, std::int64_t size) {
+  return Vector<T>(uninitialized(label), size);
+}
+
 }  // namespace tessera::kernel

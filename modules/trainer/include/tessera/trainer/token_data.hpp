@@ -27,6 +27,7 @@ struct TokenColumnOptions {
 
 struct TokenDataOptions {
   std::int64_t sequence_length = 0;  ///< S; 0: the width of two-dimensional data
+  bool stream_is_one_row = false;    ///< without S, one-dimensional data is a single sequence
   std::int64_t vocab_size = 0;       ///< ids outside [0, vocab_size) are errors; 0: not checked
   std::string dataset;               ///< of an HDF5 file; empty: the first one named "tokens"
   FlatDtype flat_dtype = FlatDtype::by_extension;
