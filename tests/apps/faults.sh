@@ -31,8 +31,16 @@ start() {
   done
   complain "did not start"
 }
-# a_rank: process id of one rank of that job.
-a_rank() { pgrep -P "$mpiexec_pid" -f "tessera train" | tail -n 1; }
+# ranks: process ids of that job's ranks, mpiexec's children.
+ranks() {
+  local status pid
+  for status in $(grep -l "^PPid:[[:space:]]*$mpiexec_pid\$" /proc/[0-9]*/status 2>/dev/null); do
+    pid=${status#/proc/}
+    pid=${pid%/status}
+    [[ $(</proc/"$pid"/comm) == tessera ]] && echo "$pid"
+  done
+}
+a_rank() { ranks | tail -n 1; }
 # ends_within SECONDS: waits for it and sets code, output and errors.
 ends_within() {
   for ((i = 0; i < 10 * $1; i++)); do
@@ -123,7 +131,7 @@ train 2 --resume "$directory/run" --steps 1 --total-steps 1000000
 expect_code 0
 expect_error "saved"
 start 2
-for pid in $(pgrep -P "$mpiexec_pid" -f "tessera train"); do kill -TERM "$pid"; done
+for pid in $(ranks); do kill -TERM "$pid"; done
 ends_within 20
 expect_code 7
 [[ -s $directory/run/latest ]] || complain "no checkpoint"
