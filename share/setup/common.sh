@@ -21,7 +21,7 @@ step() {
   log=$log_dir/${what%% *}.log
   note "$what"
   if ! "$@" </dev/null >"$log" 2>&1; then
-    tail -n 40 "$log" >&2
+    tail -n 40 "$log" >&2 || true
     die "$what failed after $((SECONDS - started)) s; the whole log: $log"
   fi
 }
