@@ -50,6 +50,7 @@ void add_bias(const Execution& execution, Vector<const T> bias, Matrix<float> x)
 template <class T>
 void add_column_sums(const Execution& execution, Matrix<const T> x, Vector<float> sum) {
   if (x.extent(0) == 0) return;
+  if (sum.extent(0) == 0) return;
   TESSERA_EXPECT(x.extent(1) == sum.extent(0));
   const auto value = KOKKOS_LAMBDA(const std::int64_t r, const std::int64_t c) {
     return static_cast<float>(x(r, c));

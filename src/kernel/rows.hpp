@@ -38,7 +38,8 @@ void add_row_bias(const Execution& execution, Vector<const std::int32_t> row_exp
 template <class T>
 void add_bias(const Execution& execution, Vector<const T> bias, Matrix<float> x);
 
-/// sum[c] += sum over rows r of x[r, c], f32 sums in a fixed order. x [N, C] T, sum [C] f32. local.
+/// sum[c] += sum over rows r of x[r, c], f32 sums in a fixed order. x [N, C] T, sum [C] f32 or
+/// empty (a projection without bias). local.
 template <class T>
 void add_column_sums(const Execution& execution, Matrix<const T> x, Vector<float> sum);
 

@@ -68,6 +68,14 @@ CONFIGURATIONS = [
                     rope_parameters=rope(10000.0, 8.0, 16.0, 2.0, True, 2048)),
         sgd=dict(lr=0.1, clip=0.0, weight_decay=0.05),
     ),
+    # Without attention biases, plain rotary embedding, more ranks than experts, odd sizes.
+    Golden(
+        name="plain", rows=5, length=33,
+        config=dict(vocab_size=50, hidden_size=33, num_hidden_layers=2, num_attention_heads=5,
+                    num_key_value_heads=5, head_dim=6, intermediate_size=7, num_local_experts=3,
+                    num_experts_per_tok=2, sliding_window=1, max_position_embeddings=4096, attention_bias=False,
+                    rope_parameters=dict(rope_type="default", rope_theta=5000.0)),
+    ),
 ]
 
 

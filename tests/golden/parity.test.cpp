@@ -94,7 +94,7 @@ std::vector<int> expert_axes() {
 }  // namespace
 
 TEST_CASE("f32 training steps equal transformers' f64 on every grid", "[golden]") {
-  const std::string name = GENERATE("small", "wide", "sparse", "mini3");
+  const std::string name = GENERATE("small", "wide", "sparse", "mini3", "plain");
   const std::string optimizer = GENERATE("sgd", "adamw");
   for (const int expert : expert_axes()) {
     const comm::ProcessGrid grid(MPI_COMM_WORLD, {expert});
@@ -137,7 +137,7 @@ TEST_CASE("the auxiliary loss is that of the global batch", "[golden]") {
 // (biases, sinks, norms) of a model with a hundred tokens by several percent, so single tensors may
 // miss the limit; most may not.
 TEST_CASE("bf16 is as near to f64 as transformers' own bf16", "[golden]") {
-  const std::string name = GENERATE("small", "wide", "sparse", "mini3");
+  const std::string name = GENERATE("small", "wide", "sparse", "mini3", "plain");
   const comm::ProcessGrid grid(MPI_COMM_WORLD, {expert_axes().back()});
   INFO(name << ", " << grid.describe());
   const TemporaryDirectory directory(grid.world());
