@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Every header compiles alone. Usage: headers.sh ROOT CACHE_DIR COMPILER FLAGS...
-# A header is compiled again only when it or something it includes has changed since it last passed.
+# A header that a .cpp includes before anything else has been compiled alone by the build. The others are
+# compiled here, again only when they or something they include has changed since they last passed.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 cache=$2 compiler=$3
@@ -32,8 +33,26 @@ check() {
   is_fresh "$passed" || compile_alone "$1" "$passed" "${@:2}" || echo "$1" >>"$cache/failed"
 }
 
+# Headers that are the first include of a .cpp, relative to the root.
+first_includes() {
+  local source name candidate
+  while IFS= read -r source; do
+    name=$(sed -n 's/^#include [<"]\([^>"]*\.hpp\)[>"].*/\1/p; /^#include/q' "$source")
+    [[ -n $name ]] || continue
+    for candidate in "${source%/*}/$name" "src/$name" "tests/$name" modules/*/include/"$name"; do
+      if [[ -f $candidate ]]; then
+        echo "$candidate"
+        break
+      fi
+    done
+  done < <(project_files '*.cpp')
+}
+
 rm -f "$cache/failed"
+declare -A built=()
+while IFS= read -r header; do built[$header]=1; done < <(first_includes)
 while IFS= read -r header; do
+  [[ -z ${built[$header]-} ]] || continue
   while (($(jobs -pr | wc -l) >= $(nproc))); do wait -n || true; done
   check "$header" "$@" &
 done < <(project_files '*.hpp')
