@@ -195,7 +195,7 @@ Command add_inspect(CLI::App& program) {
   CLI::App* app =
       add_command(program, "inspect", "Show what is in a checkpoint: model, tensors, sizes, step.",
                   "  tessera inspect gpt-oss-20b/\n"
-                  "  tessera inspect run/step-000100.h5 --json\n"
+                  "  tessera inspect run/step-00000100.h5 --json\n"
                   "  tessera inspect gpt-oss-20b/ --expert 4    # the experts' shapes on 4 ranks\n"
                   "Only headers are read. Shapes are those of transformers, the expert first.");
   app->add_option("model", options->model, "Hugging Face directory or Tessera file")

@@ -28,6 +28,8 @@ void set_open_mpi_defaults() {
   setenv("OMPI_MCA_io", "romio321", kKeepUserChoice);
 #endif
   setenv("OMPI_MCA_mpi_yield_when_idle", "1", kKeepUserChoice);
+  // hwloc's GL plug-in resolves "localhost"; where nothing answers, every start waits for seconds.
+  setenv("HWLOC_COMPONENTS", "-gl", kKeepUserChoice);
 }
 
 int start_mpi(int& argc, char**& argv) {
