@@ -3,6 +3,7 @@
 
 #include <array>
 #include <chrono>
+#include <cmath>
 #include <cstdlib>
 
 namespace tessera::apps {
@@ -16,6 +17,23 @@ int first_number(std::initializer_list<const char*> variables) {
   return -1;
 }
 
+/// Refuses text that is no finite number, or one that `allowed` is false for.
+template <class Allowed>
+CLI::Validator number_where(Allowed allowed, std::string complaint) {
+  const auto check = [allowed, complaint = std::move(complaint)](std::string& text) {
+    double value = 0.0;
+    const bool is_number = CLI::detail::lexical_cast(text, value) && std::isfinite(value);
+    return is_number && allowed(value) ? std::string() : fmt::format("'{}' {}", text, complaint);
+  };
+  return CLI::Validator(check, "");
+}
+
+// Waits are counted in whole milliseconds, and none at all would mean no deadline.
+CLI::Validator wait_seconds() {
+  return number_where([](double value) { return value >= 1e-3 && value <= 1e9; },
+                      "is no number of seconds from 0.001 to 1e9");
+}
+
 }  // namespace
 
 CLI::App* add_command(CLI::App& program, const std::string& name, const std::string& description,
@@ -27,13 +45,11 @@ CLI::App* add_command(CLI::App& program, const std::string& name, const std::str
 }
 
 CLI::Validator positive() {
-  const auto check = [](std::string& text) {
-    double value = 0.0;
-    const bool is_number = CLI::detail::lexical_cast(text, value);
-    return is_number && value > 0.0 ? std::string()
-                                    : fmt::format("'{}' is no number above 0", text);
-  };
-  return CLI::Validator(check, "");
+  return number_where([](double value) { return value > 0.0; }, "is no number above 0");
+}
+
+CLI::Validator non_negative() {
+  return number_where([](double value) { return value >= 0.0; }, "is no number of at least 0");
 }
 
 void add_grid_options(CLI::App& app, GridOptions& options) {
@@ -47,7 +63,7 @@ void add_grid_options(CLI::App& app, GridOptions& options) {
 
 void add_wait_options(CLI::App& app, GridOptions& options) {
   app.add_option("--deadline", options.deadline_s, "longest wait for another rank [s]")
-      ->check(positive())
+      ->check(wait_seconds())
       ->capture_default_str()
       ->envname("TESSERA_DEADLINE_S")
       ->type_name("SECONDS");

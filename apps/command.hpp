@@ -31,8 +31,10 @@ Command add_train(CLI::App& program);
 CLI::App* add_command(CLI::App& program, const std::string& name, const std::string& description,
                       const std::string& examples);
 
-/// Refuses numbers that are not above 0.
+/// Refuses what is no finite number above 0.
 CLI::Validator positive();
+/// Refuses what is no finite number of at least 0.
+CLI::Validator non_negative();
 
 /// How the ranks work together; the same options in every subcommand that has a grid.
 struct GridOptions {
