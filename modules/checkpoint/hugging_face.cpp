@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "comm/agree.hpp"
+#include "comm/watchdog.hpp"
 #include "hugging_face_directory.hpp"
 #include "tensor_loader.hpp"
 
@@ -24,6 +25,7 @@ HuggingFaceSource::~HuggingFaceSource() = default;
 
 std::unique_ptr<HuggingFaceSource> HuggingFaceSource::open(const comm::Communicator& world,
                                                            const std::filesystem::path& directory) {
+  const comm::Phase phase("open checkpoint", world.options().deadline);
   std::string text = comm::agreed(world, "read the headers", [&] {
     if (world.rank() != 0) return std::string();
     return scan_hugging_face_directory(directory, world.rank()).serialise();
@@ -43,6 +45,7 @@ LoadReport HuggingFaceSource::load(const comm::ProcessGrid& grid,
                                    std::span<const Parameter> parameters,
                                    std::span<const Slice> slices, std::span<float> shard,
                                    const LoadOptions& options) {
+  const comm::Phase phase("read checkpoint", grid.world().options().deadline);
   const auto lookup = [this](const Parameter& parameter) { return impl_->find(parameter.name); };
   const ReadPlan plan = make_read_plan(grid, parameters, slices, lookup, options.buffer_bytes);
   return TensorLoader(grid, path_, plan, shard).run();

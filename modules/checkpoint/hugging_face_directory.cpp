@@ -21,12 +21,14 @@ using nlohmann::json;
 constexpr const char* single_name = "model.safetensors";
 constexpr const char* index_name = "model.safetensors.index.json";
 constexpr std::int64_t max_small_file_bytes = 128 << 20;
+constexpr std::int64_t max_config_bytes = 1 << 20;
+constexpr std::int64_t max_headers_bytes = 1 << 30;  // of all files together
 
-std::string read_text(const fs::path& path, int world_rank) {
+std::string read_text(const fs::path& path, int world_rank, std::int64_t max_bytes) {
   const InputFile input(path, world_rank);
-  if (input.size_bytes() > max_small_file_bytes)
+  if (input.size_bytes() > max_bytes)
     fail(ErrorKind::format, "{} has {} bytes, more than the limit of {} for a file of this kind",
-         path.string(), input.size_bytes(), max_small_file_bytes);
+         path.string(), input.size_bytes(), max_bytes);
   std::string text(static_cast<std::size_t>(input.size_bytes()), '\0');
   input.read_at(0, std::as_writable_bytes(std::span(text)));
   return text;
@@ -35,11 +37,12 @@ std::string read_text(const fs::path& path, int world_rank) {
 /// What travels with the weights into other checkpoints, where present.
 EmbeddedFiles read_small_files(const fs::path& directory, int world_rank) {
   EmbeddedFiles files;
-  for (const char* name :
-       {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
-        "special_tokens_map.json", "vocab.json", "merges.txt", "tokenizer.model",
-        "chat_template.jinja", "chat_template.json"})
-    if (fs::exists(directory / name)) files[name] = read_text(directory / name, world_rank);
+  files["config.json"] = read_text(directory / "config.json", world_rank, max_config_bytes);
+  for (const char* name : {"generation_config.json", "tokenizer.json", "tokenizer_config.json",
+                           "special_tokens_map.json", "vocab.json", "merges.txt", "tokenizer.model",
+                           "chat_template.jinja", "chat_template.json"})
+    if (fs::exists(directory / name))
+      files[name] = read_text(directory / name, world_rank, max_small_file_bytes);
   return files;
 }
 
@@ -102,7 +105,8 @@ std::optional<WeightMap> read_index(const fs::path& directory, int world_rank) {
     if (!has_single) fail_without_weights(directory);
     return std::nullopt;
   }
-  WeightMap weights = parse_index(read_text(directory / index_name, world_rank));
+  WeightMap weights =
+      parse_index(read_text(directory / index_name, world_rank, max_small_file_bytes));
   const bool names_single = std::any_of(weights.begin(), weights.end(), [](const auto& entry) {
     return entry.second == single_name;
   });
@@ -117,8 +121,16 @@ std::optional<WeightMap> read_index(const fs::path& directory, int world_rank) {
 std::vector<StoredTensor> read_headers(const fs::path& directory,
                                        const std::set<std::string>& files, int world_rank) {
   std::vector<StoredTensor> tensors;
+  std::int64_t headers_bytes = 0;
   for (const std::string& file : files) {
     SafetensorsHeader header = read_safetensors_header(directory / file, world_rank);
+    headers_bytes += header.data_offset_bytes;
+    if (headers_bytes > max_headers_bytes)
+      fail(
+          ErrorKind::format,
+          "{}: the headers of its files have more than {} bytes together (rank 0 keeps them all in "
+          "memory; no model needs that)",
+          directory.string(), max_headers_bytes);
     for (SafetensorsTensor& tensor : header.tensors)
       tensors.push_back({{std::move(tensor.name), tensor.dtype, std::move(tensor.shape), file},
                          header.data_offset_bytes + tensor.begin_bytes});

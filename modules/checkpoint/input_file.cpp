@@ -16,7 +16,8 @@ namespace tessera::checkpoint {
 
 InputFile::InputFile(const std::filesystem::path& path, int world_rank) : name_(path.string()) {
   const bool refused = fault_injected("unreadable", world_rank);
-  descriptor_ = refused ? -1 : ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // O_NONBLOCK: a FIFO without a writer would otherwise keep open() waiting before it is refused.
+  descriptor_ = refused ? -1 : ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (descriptor_ < 0)
     fail(ErrorKind::file,
          "cannot open {}: {} (its tensors cannot be read) check that it exists and is readable on "

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Opening Hugging Face directories: what they hold, and every way in which index, headers and files
 // can disagree. Nothing here reads tensor data.
+#include <sys/stat.h>
+
 #include <catch2/catch.hpp>
 
 #include "comm/communicator.hpp"
@@ -161,4 +163,19 @@ TEST_CASE_METHOD(Fixture, "a directory in place of a file is an error") {
     std::filesystem::create_directory(path / first_file);
   });
   CHECK_THAT(error(ErrorKind::file), Contains("not a regular file"));
+}
+
+TEST_CASE_METHOD(Fixture, "a FIFO in place of a file is an error, not a wait for its writer") {
+  write([](const auto& path) {
+    std::filesystem::remove(path / first_file);
+    CHECK(::mkfifo((path / first_file).c_str(), 0600) == 0);
+  });
+  CHECK_THAT(error(ErrorKind::file), Contains("not a regular file"));
+}
+
+TEST_CASE_METHOD(Fixture, "a config.json of more than 1 MiB is not read") {
+  write([](const auto& path) {
+    test::write_text(path / "config.json", "{}" + std::string(1 << 20, ' '));
+  });
+  CHECK_THAT(error(ErrorKind::format), Contains("config.json") && Contains("more than the limit"));
 }
