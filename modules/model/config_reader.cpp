@@ -15,18 +15,27 @@ using nlohmann::json;
 
 namespace {
 
+constexpr std::size_t max_config_bytes = 1 << 20;
+constexpr int max_depth = 64;
+
 [[noreturn]] void wrong_type(const std::string& name, const char* expected, const json& value) {
   fail(ErrorKind::config,
        "{} must be {} but is of type {}; correct it in the model's configuration", name, expected,
        value.type_name());
 }
 
-/// Remembers the keys of each open object; of two equal keys JSON would silently keep the last.
-class DuplicateKeyCheck {
+/// Bounds the nesting and remembers the keys of each open object; of two equal keys JSON would
+/// silently keep the last.
+class ParseCheck {
  public:
-  explicit DuplicateKeyCheck(const std::string& origin) : origin_(origin) {}
+  explicit ParseCheck(const std::string& origin) : origin_(origin) {}
 
-  bool operator()(int, json::parse_event_t event, json& parsed) {
+  bool operator()(int depth, json::parse_event_t event, json& parsed) {
+    if (depth > max_depth) {
+      fail(ErrorKind::config,
+           "{}: JSON is nested deeper than {} levels (no configuration needs that)", origin_,
+           max_depth);
+    }
     if (event == json::parse_event_t::object_start) {
       open_.emplace_back();
     } else if (event == json::parse_event_t::object_end) {
@@ -49,7 +58,11 @@ class DuplicateKeyCheck {
 }  // namespace
 
 json parse_object(const std::string& json_text, const std::string& origin) {
-  DuplicateKeyCheck check(origin);
+  if (json_text.size() > max_config_bytes) {
+    fail(ErrorKind::config, "{} has {} bytes, more than the limit of {} for a configuration",
+         origin, json_text.size(), max_config_bytes);
+  }
+  ParseCheck check(origin);
   json parsed;
   try {
     parsed = json::parse(json_text, std::ref(check));

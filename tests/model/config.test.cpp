@@ -251,3 +251,10 @@ TEST_CASE("ill-typed, missing and repeated keys and broken JSON are refused") {
   scaling.erase("factor");
   CHECK_THAT(refusal("rope_scaling", scaling), Catch::Contains("rope_scaling.factor is missing"));
 }
+
+TEST_CASE("a configuration that is too large or nested too deep is refused") {
+  CHECK_THAT(refusal_of_text("{}" + std::string(1 << 20, ' ')),
+             Catch::Contains("more than the limit"));
+  CHECK_THAT(refusal_of_text(R"({"a": )" + std::string(5000, '[') + std::string(5000, ']') + "}"),
+             Catch::Contains("nested deeper"));
+}
