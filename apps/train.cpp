@@ -31,6 +31,9 @@ void require_sensible(const trainer::TrainingOptions& options) {
   if (options.model.empty() && options.resume.empty()) {
     fail(ErrorKind::usage, "give MODEL, or --resume with an earlier run");
   }
+  if (options.evaluate_every > 0 && options.num_held_out == 0) {
+    fail(ErrorKind::usage, "--evaluate-every needs sequences to evaluate on; give --held-out");
+  }
 }
 
 int run(Options options) {
@@ -62,7 +65,7 @@ void add_data_options(CLI::App& app, Options& options) {
   app.add_option("--data", training.data, "tokens: HDF5, .npy, or flat uint16/uint32")->required();
   app.add_option("--dataset", data.dataset, "dataset of an HDF5 file (default: tokens)");
   app.add_option("--data-dtype", options.flat_dtype,
-                 "of a flat file: u16 or u32 (default: by extension)");
+                 "of a flat file: u16 or u32 (default: .u32 is u32, all others u16)");
   app.add_option("--labels", data.labels.path, "labels of the tokens' shape (default: the tokens)");
   app.add_option("--labels-dataset", data.labels.dataset, "labels in an HDF5 file");
   app.add_option("--mask", data.mask.path, "loss mask of the tokens' shape; 0 leaves a token out");
@@ -77,11 +80,13 @@ void add_data_options(CLI::App& app, Options& options) {
 
 void add_length_options(CLI::App& app, trainer::TrainingOptions& training) {
   app.add_option("--steps", training.num_steps,
-                 "stop after this step; a resumed run that is there already does so many more")
+                 "stop after this step; a resumed run that is past it does so many more, up to "
+                 "--total-steps")
       ->capture_default_str()
       ->check(positive());
   app.add_option("--total-steps", training.total_steps,
-                 "length of the schedule, where the run is shorter (default: --steps)")
+                 "length of the schedule, where the run is shorter (default: --steps, or the "
+                 "resumed run's if longer)")
       ->check(positive());
   app.add_option("--batch", training.batch, "sequences of one step, over all ranks")
       ->capture_default_str()
@@ -97,7 +102,9 @@ void add_length_options(CLI::App& app, trainer::TrainingOptions& training) {
   app.add_option("--log-every", training.log_every, "steps between lines of the table")
       ->capture_default_str()
       ->check(positive());
-  app.add_option("--seed", training.seed, "of the order of the sequences")->capture_default_str();
+  app.add_option("--seed", training.seed,
+                 "of the order of the sequences; a resumed run keeps its own")
+      ->capture_default_str();
 }
 
 void add_arithmetic_options(CLI::App& app, Options& options) {
@@ -131,11 +138,12 @@ Command add_train(CLI::App& program) {
       "         --steps 1000 --expert 4 --dtype bf16 --save-every 100 --output run\n"
       "  mpirun -n 8 tessera train --resume run --data text.u16 --sequence-length 1024 --batch 8\n"
       "         --steps 2000 --expert 2 --dtype bf16 --output run\n"
-      "DIR/metrics.jsonl has one line per step, DIR/latest names the newest checkpoint. SIGTERM or "
-      "SIGUSR1\n"
-      "ends the run after the current step with a checkpoint and exit code 7. Weight decay leaves "
-      "norms,\n"
-      "biases and sinks alone.");
+      "DIR/metrics.jsonl has one line per step, DIR/latest names the newest checkpoint. A rank "
+      "that\n"
+      "gets SIGUSR1 or SIGTERM ends the run after the current step with a checkpoint and exit code "
+      "7;\n"
+      "to mpirun send USR1, which it passes on (TERM it answers by killing the ranks soon after).\n"
+      "Weight decay leaves norms, biases and sinks alone.");
   trainer::TrainingOptions& training = options->training;
   app->add_option("model", training.model, "Hugging Face directory or Tessera file")
       ->type_name("MODEL");

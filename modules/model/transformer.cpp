@@ -38,12 +38,11 @@ PassResult Transformer<T>::pass(const Batch& batch, const PassOptions& options) 
   prepare_rope(batch.length);
   PassResult result;
   std::vector<Saved> saved;
-  const bool with_aux = options.aux_coefficient != 0.0;
-  moe::LoadBalance balance(config_.num_experts);
-
+  const bool collects = options.balance != nullptr && !options.balance->finished();
   kernel::Matrix<float> x = embed(batch);
-  x = forward_layers(batch, x, options, with_aux ? &balance : nullptr, saved, result);
-  if (with_aux) result.aux_loss = balance.finish(grid_.world());
+  x = forward_layers(batch, x, options, saved, result);
+  if (collects && !options.with_gradient) return result;
+  if (collects) options.balance->finish(grid_.world());
 
   const kernel::Matrix<float> dx(kernel::uninitialized("dx"),
                                  options.with_gradient ? x.extent(0) : 0, x.extent(1));
@@ -51,7 +50,7 @@ PassResult Transformer<T>::pass(const Batch& batch, const PassOptions& options) 
   if (!options.with_gradient) return result;
 
   kernel::Vector<const float> aux_gradient;
-  if (with_aux) aux_gradient = balance.gradient(options.aux_coefficient * options.aux_share);
+  if (options.balance != nullptr) aux_gradient = options.balance->gradient(options.aux_coefficient);
   backward_layers(batch, saved, aux_gradient, dx);
   embed_backward(batch, dx);
   store_.finish_reductions();
@@ -74,10 +73,12 @@ kernel::Matrix<float> Transformer<T>::embed(const Batch& batch) {
 template <class T>
 kernel::Matrix<float> Transformer<T>::forward_layers(const Batch& batch, kernel::Matrix<float> x,
                                                      const PassOptions& options,
-                                                     moe::LoadBalance* balance,
                                                      std::vector<Saved>& saved,
                                                      PassResult& result) {
   const MoeBlock<T> moe_block(grid_, config_);
+  const bool collects = options.balance != nullptr && !options.balance->finished();
+  moe::LoadBalance* balance = collects ? options.balance : nullptr;
+  const bool routing_only = collects && !options.with_gradient;
   for (std::int64_t layer = 0; layer < config_.num_layers; ++layer) {
     const bool is_last = layer + 1 == config_.num_layers;
     Saved kept;
@@ -86,7 +87,8 @@ kernel::Matrix<float> Transformer<T>::forward_layers(const Batch& batch, kernel:
     const AttentionBlock<T> attention(config_, rope_, layer, batch.sequences, batch.length);
     x = attention.forward(dense, x, kept.attention);
     const UnitView<const T> experts = gathered(UnitIndex::expert(layer));
-    store_.prefetch(is_last ? UnitIndex::head(config_.num_layers) : UnitIndex::dense(layer + 1));
+    if (!is_last) store_.prefetch(UnitIndex::dense(layer + 1));
+    if (is_last && !routing_only) store_.prefetch(UnitIndex::head(config_.num_layers));
     x = moe_block.forward(dense, experts, x, balance, kept.moe);
     store_.release(UnitIndex::dense(layer));
     store_.release(UnitIndex::expert(layer));

@@ -16,7 +16,7 @@ void LoadBalance::add(const kernel::Execution& execution, const Routing& routing
   num_rows_ += static_cast<double>(routing.logits.extent(0));
 }
 
-double LoadBalance::finish(const comm::Communicator& world) {
+void LoadBalance::finish(const comm::Communicator& world) {
   const auto probability =
       Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), probability_sum_);
   const auto chosen = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), chosen_count_);
@@ -26,13 +26,13 @@ double LoadBalance::finish(const comm::Communicator& world) {
   world.all_reduce("load balance", std::span<double>(sums), comm::ReduceOp::sum);
   num_rows_ = sums[0];
   chosen_share_.assign(num_experts_, 0.0);
-  if (num_rows_ == 0) return 0.0;
-  double loss = 0.0;
+  if (num_rows_ == 0) return;
+  double mean = 0.0;
   for (std::int64_t e = 0; e < num_experts_; ++e) {
     chosen_share_[e] = sums[1 + num_experts_ + e] / num_rows_;
-    loss += chosen_share_[e] * sums[1 + e] / num_rows_;
+    mean += chosen_share_[e] * sums[1 + e] / num_rows_;
   }
-  return static_cast<double>(num_experts_) * loss;
+  loss_ = static_cast<double>(num_experts_) * mean;
 }
 
 kernel::Vector<const float> LoadBalance::gradient(double scale) const {

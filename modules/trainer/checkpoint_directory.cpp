@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
 #include <fstream>
 #include <tessera/trainer/checkpoint_directory.hpp>
 
@@ -23,6 +27,15 @@ fs::path read_latest(const fs::path& directory) {
   return directory / fs::path(name).filename();
 }
 
+/// fsync of a file or directory; file systems that cannot do it for a directory say EINVAL.
+bool to_disk(const fs::path& path) {
+  const int descriptor = ::open(path.c_str(), O_RDONLY);
+  if (descriptor < 0) return false;
+  const bool done = ::fsync(descriptor) == 0 || errno == EINVAL;
+  ::close(descriptor);
+  return done;
+}
+
 }  // namespace
 
 void make_directory(const comm::Communicator& world, const fs::path& directory) {
@@ -41,14 +54,28 @@ fs::path checkpoint_path(const fs::path& directory, std::int64_t step) {
 void set_latest(const comm::Communicator& world, const fs::path& checkpoint) {
   comm::agreed(world, "name the latest checkpoint", [&] {
     if (world.rank() != 0) return;
-    const fs::path latest = checkpoint.parent_path() / "latest";
-    const fs::path partial = checkpoint.parent_path() / "latest.partial";
+    const fs::path latest = fs::absolute(checkpoint).parent_path() / "latest";
+    const fs::path partial = latest.parent_path() / "latest.partial";
     std::ofstream file(partial);
     file << checkpoint.filename().string() << '\n';
     file.close();
     std::error_code error;
-    if (file) fs::rename(partial, latest, error);
-    if (!file || error) fail(ErrorKind::file, "cannot write {}", latest.string());
+    if (file && to_disk(partial)) fs::rename(partial, latest, error);
+    if (!file || error || !to_disk(latest.parent_path())) {
+      fs::remove(partial, error);
+      fail(ErrorKind::file, "cannot write {}", latest.string());
+    }
+  });
+}
+
+void forget_latest(const comm::Communicator& world, const fs::path& directory) {
+  comm::agreed(world, "forget the earlier run", [&] {
+    if (world.rank() != 0) return;
+    std::error_code error;
+    fs::remove(directory / "latest", error);
+    if (error)
+      fail(ErrorKind::file, "cannot remove {}: {}", (directory / "latest").string(),
+           error.message());
   });
 }
 

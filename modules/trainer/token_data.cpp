@@ -132,13 +132,13 @@ void TokenData::read_rows(std::int64_t sequence_idx, std::span<std::int64_t> tok
   check_ids(*tokens_, sequence_idx, tokens, false);
   if (labels_) {
     labels_->read(begin, labels);
-    check_ids(*labels_, sequence_idx, labels, true);
   } else {
     std::copy(tokens.begin(), tokens.end(), labels.begin());
   }
   for (std::size_t i = 0; i < masked.size(); ++i) {
-    if (masked[i]) labels[i] = ignored_label;
+    if (masked[i]) labels[i] = ignored_label;  // before the check: its label may be anything
   }
+  if (labels_) check_ids(*labels_, sequence_idx, labels, true);
 }
 
 void TokenData::check_ids(const TokenColumn& column, std::int64_t sequence_idx,

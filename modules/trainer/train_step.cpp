@@ -18,18 +18,6 @@ std::int64_t count_targets(const comm::ProcessGrid& grid, std::span<const model:
   return grid.world().all_reduce_value("count targets", count, ReduceOp::sum);
 }
 
-/// Share of each micro-step in the step's tokens, the same on all ranks.
-std::vector<double> token_shares(const comm::ProcessGrid& grid,
-                                 std::span<const model::Batch> batches) {
-  std::vector<double> tokens;
-  for (const model::Batch& batch : batches)
-    tokens.push_back(static_cast<double>(batch.num_tokens()));
-  grid.world().all_reduce("count tokens", std::span<double>(tokens), ReduceOp::sum);
-  const double total = std::accumulate(tokens.begin(), tokens.end(), 0.0);
-  for (double& share : tokens) share = total > 0.0 ? share / total : 0.0;
-  return tokens;
-}
-
 /// Busiest expert over the mean, of all layers the worst; load [L, E] summed over ranks.
 double load_imbalance(const std::vector<std::int64_t>& load, std::int64_t num_experts) {
   double worst = 1.0;
@@ -46,6 +34,18 @@ double sum_over_ranks(const comm::ProcessGrid& grid, double value) {
   return grid.world().all_reduce_value("loss", value, ReduceOp::sum);
 }
 
+/// The auxiliary loss is no sum over micro-steps: its gradient in the first one needs the choices
+/// of all. They are found by forward passes of their own.
+template <class T>
+void collect_routing(const comm::ProcessGrid& grid, model::Transformer<T>& model,
+                     std::span<const model::Batch> batches, moe::LoadBalance& balance) {
+  model::PassOptions pass;
+  pass.with_gradient = false;
+  pass.balance = &balance;
+  for (const model::Batch& batch : batches) model.pass(batch, pass);
+  balance.finish(grid.world());
+}
+
 }  // namespace
 
 template <class T>
@@ -54,23 +54,25 @@ StepOutcome compute_gradient(const comm::ProcessGrid& grid, model::Transformer<T
                              double aux_coefficient) {
   StepOutcome outcome;
   outcome.num_targets = count_targets(grid, batches);
-  const std::vector<double> shares = token_shares(grid, batches);
   store.zero_gradients();
 
   model::PassOptions pass;
   // The one scale factor there is: everything after it is a plain sum over ranks and micro-steps.
   pass.loss_scale = outcome.num_targets > 0 ? 1.0 / static_cast<double>(outcome.num_targets) : 0.0;
-  pass.aux_coefficient = outcome.num_targets > 0 ? aux_coefficient : 0.0;
+  pass.aux_coefficient = aux_coefficient;
+  moe::LoadBalance balance(model.config().num_experts);
+  if (aux_coefficient != 0.0 && outcome.num_targets > 0) pass.balance = &balance;
+  if (pass.balance != nullptr && batches.size() > 1) collect_routing(grid, model, batches, balance);
+
   double loss_sum = 0.0;
   std::vector<std::int64_t> load;
-  for (std::size_t i = 0; i < batches.size(); ++i) {
-    pass.aux_share = shares[i];
-    const model::PassResult result = model.pass(batches[i], pass);
+  for (const model::Batch& batch : batches) {
+    const model::PassResult result = model.pass(batch, pass);
     loss_sum += result.loss_sum;
-    outcome.aux_loss += shares[i] * result.aux_loss;
     load.resize(result.expert_load.size());
     for (std::size_t e = 0; e < load.size(); ++e) load[e] += result.expert_load[e];
   }
+  outcome.aux_loss = balance.loss();
   grid.world().all_reduce("expert load", std::span<std::int64_t>(load), ReduceOp::sum);
   outcome.expert_load = load_imbalance(load, model.config().num_experts);
   outcome.loss =
@@ -96,15 +98,13 @@ StepOutcome train_step(const comm::ProcessGrid& grid, model::Transformer<T>& mod
 }
 
 template <class T>
-double evaluate(const comm::ProcessGrid& grid, model::Transformer<T>& model,
-                std::span<const model::Batch> batches) {
-  const std::int64_t num_targets = count_targets(grid, batches);
+Evaluation evaluate(const comm::ProcessGrid& grid, model::Transformer<T>& model,
+                    std::span<const model::Batch> batches) {
   model::PassOptions pass;
   pass.with_gradient = false;
   double loss_sum = 0.0;
   for (const model::Batch& batch : batches) loss_sum += model.pass(batch, pass).loss_sum;
-  const double total = sum_over_ranks(grid, loss_sum);
-  return num_targets > 0 ? total / static_cast<double>(num_targets) : 0.0;
+  return {sum_over_ranks(grid, loss_sum), count_targets(grid, batches)};
 }
 
 #define TESSERA_INSTANTIATE(T)                                                                    \
@@ -114,8 +114,8 @@ double evaluate(const comm::ProcessGrid& grid, model::Transformer<T>& model,
   template StepOutcome train_step(const comm::ProcessGrid&, model::Transformer<T>&,               \
                                   zero3::ParameterStore<T>&, std::span<const model::Batch>,       \
                                   const zero3::OptimizerOptions&, const StepOptions&, bool);      \
-  template double evaluate(const comm::ProcessGrid&, model::Transformer<T>&,                      \
-                           std::span<const model::Batch>);
+  template Evaluation evaluate(const comm::ProcessGrid&, model::Transformer<T>&,                  \
+                               std::span<const model::Batch>);
 TESSERA_INSTANTIATE(float)
 TESSERA_INSTANTIATE(bf16)
 #undef TESSERA_INSTANTIATE

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <chrono>
-#include <nlohmann/json.hpp>
+#include <optional>
 #include <tessera/trainer/training_run.hpp>
 
 #include "base/log.hpp"
 #include "comm/agree.hpp"
 #include "comm/watchdog.hpp"
+#include "run_record.hpp"
 #include "tessera/trainer/batch_reader.hpp"
 #include "tessera/trainer/checkpoint_directory.hpp"
 #include "tessera/trainer/loss_curve.hpp"
@@ -25,11 +26,8 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-/// The schedule's length as an earlier run recorded it; 0 if it did not.
-std::int64_t recorded_total_steps(const checkpoint::TrainingState& state) {
-  const auto record = nlohmann::json::parse(state.training_json, nullptr, false);
-  return record.is_object() ? record.value("total_steps", std::int64_t{0}) : 0;
-}
+/// Steps in a row with a gradient that is not finite, after which going on is no use.
+constexpr int max_lost_steps = 10;
 
 /// The model to start from. When resuming, MODEL (if given) must describe the same one.
 ModelSource open_start(const comm::ProcessGrid& grid, const TrainingOptions& options) {
@@ -65,7 +63,7 @@ class Run {
         reader_(grid.world(), data_, source_.config.vocab_size, options.micro_batch),
         store_(make_store<T>(grid, source_.config, options.gradient_transport)),
         model_(grid, source_.config, store_) {
-    set_lengths();
+    prepare();
   }
 
   TrainingSummary train(const StopRequest& stop);
@@ -78,7 +76,7 @@ class Run {
   }
   std::uint64_t seed() const { return options_.resume.empty() ? options_.seed : state_.seed; }
 
-  void set_lengths();
+  void prepare();
   void load();
   StepMetrics step();
   double evaluate_held_out();
@@ -93,23 +91,26 @@ class Run {
   BatchReader reader_;
   zero3::ParameterStore<T> store_;
   model::Transformer<T> model_;
+  std::optional<Schedule> schedule_;
   std::int64_t total_steps_ = 0;
   std::int64_t last_step_ = 0;
-  std::int64_t saved_step_ = -1;
+  int num_lost_steps_ = 0;  ///< in a row
   TrainingSummary summary_;
 };
 
 template <class T>
-void Run<T>::set_lengths() {
+void Run<T>::prepare() {
+  const checkpoint::TrainingState earlier = state_;
   total_steps_ = options_.total_steps;
-  if (total_steps_ == 0) total_steps_ = std::max(options_.num_steps, recorded_total_steps(state_));
-  last_step_ = last_step(options_.num_steps, total_steps_, state_.step);
+  if (total_steps_ == 0) total_steps_ = std::max(options_.num_steps, recorded_total_steps(earlier));
+  last_step_ = last_step(options_.num_steps, total_steps_, earlier.step);
+  ScheduleOptions schedule = options_.schedule;
+  schedule.total_steps = total_steps_;
+  schedule_.emplace(schedule);
   state_.seed = seed();
   state_.optimizer = to_string(options_.optimizer.kind);
-  state_.training_json = nlohmann::json{{"total_steps", total_steps_},
-                                        {"batch", options_.batch},
-                                        {"sequence_length", data_.sequence_length()}}
-                             .dump();
+  state_.training_json = run_record(options_, total_steps_, data_);
+  if (!options_.resume.empty()) compare_with_record(earlier, options_, state_.training_json);
 }
 
 template <class T>
@@ -135,10 +136,8 @@ template <class T>
 StepMetrics Run<T>::step() {
   const auto start = Clock::now();
   comm::set_current_step(state_.step + 1);
-  ScheduleOptions schedule = options_.schedule;
-  schedule.total_steps = total_steps_;
   StepOptions step;
-  step.learning_rate = Schedule(schedule).learning_rate(state_.step);
+  step.learning_rate = schedule_->learning_rate(state_.step);
   step.max_grad_norm = options_.max_grad_norm;
   step.aux_coefficient = options_.aux_coefficient;
   step.optimizer_step = state_.optimizer_steps + 1;
@@ -171,21 +170,30 @@ StepMetrics Run<T>::step() {
                 outcome.num_targets == 0 ? "no label takes part in the loss"
                                          : "the gradient is not finite");
   }
+  num_lost_steps_ = metrics.dropped && outcome.num_targets > 0 ? num_lost_steps_ + 1 : 0;
+  if (num_lost_steps_ == max_lost_steps) {
+    fail(ErrorKind::numeric,
+         "the gradient was not finite in {} steps in a row, up to step {} (nothing is learned any "
+         "more, "
+         "nothing is saved); resume from a checkpoint with a lower learning rate",
+         max_lost_steps, state_.step);
+  }
   return metrics;
 }
 
 template <class T>
 double Run<T>::evaluate_held_out() {
   const std::vector<std::int64_t> held_out = sampler_.held_out();
-  double weighted = 0.0;
+  Evaluation total;
   for (std::size_t begin = 0; begin < held_out.size(); begin += options_.batch) {
     const std::size_t count = std::min<std::size_t>(options_.batch, held_out.size() - begin);
     const StepBatches read = reader_.read(std::span(held_out).subspan(begin, count));
     comm::agree(grid_.world(), "read the held-out sequences", read.error);
-    const double loss = evaluate(grid_, model_, std::span<const model::Batch>(read.batches));
-    weighted += loss * static_cast<double>(count);
+    const Evaluation part = evaluate(grid_, model_, std::span<const model::Batch>(read.batches));
+    total.loss_sum += part.loss_sum;
+    total.num_targets += part.num_targets;
   }
-  return weighted / static_cast<double>(held_out.size());
+  return total.num_targets > 0 ? total.loss_sum / static_cast<double>(total.num_targets) : 0.0;
 }
 
 template <class T>
@@ -194,7 +202,6 @@ void Run<T>::save() {
   summary_.checkpoint = checkpoint_path(options_.output, state_.step);
   save_checkpoint(grid_, store_, summary_.checkpoint, state_, source_.files);
   set_latest(grid_.world(), summary_.checkpoint);
-  saved_step_ = state_.step;
   log_info("saved {} in {:.2f} s", summary_.checkpoint.string(), seconds_since(start));
 }
 
@@ -204,6 +211,8 @@ TrainingSummary Run<T>::train(const StopRequest& stop) {
   log_info("{}; {}", grid_.describe(), data_.description());
   load();
   make_directory(grid_.world(), options_.output);
+  // Else a run that is stopped before its first save would be resumed as the one before it.
+  if (options_.resume.empty()) forget_latest(grid_.world(), options_.output);
   MetricsWriter writer(grid_.world(), options_.output / "metrics.jsonl", state_.step);
   MetricsTable table(stdout, options_.log_every, last_step_);
   summary_.first_step = state_.step;
@@ -222,6 +231,10 @@ TrainingSummary Run<T>::train(const StopRequest& stop) {
     if (due(options_.save_every) || is_last || summary_.interrupted) save();
   }
   summary_.last_step = state_.step;
+  constexpr double mib = 1024.0 * 1024.0;
+  log_info("gathered parameters and gradients: {:.1f} MiB at most, {:.1f} MiB between steps",
+           static_cast<double>(store_.pool().peak_bytes()) / mib,
+           static_cast<double>(store_.pool().bytes_in_use()) / mib);
   writer.finish(grid_.world());
   if (grid_.world().rank() == 0 && summary_.last_step > 0) {
     draw_loss_curve(options_.output / "metrics.jsonl", options_.output / "loss.png");

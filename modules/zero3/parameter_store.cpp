@@ -140,16 +140,6 @@ void ParameterStore<T>::zero_gradients() {
   for (Unit& unit : units_) Kokkos::deep_copy(execution_, unit.gradient(), 0.0f);
 }
 
-template <class T>
-void ParameterStore<T>::settle() {
-  finish_reductions();
-  for (auto& gathered : gathered_) {
-    if (gathered) gathered->request.wait();
-    gathered.reset();
-  }
-  for (auto& gradient : gradients_) gradient.reset();
-}
-
 template class ParameterStore<float>;
 template class ParameterStore<bf16>;
 

@@ -31,7 +31,8 @@ kernel::Matrix<float> logits_of_rank(int rank) {
 double loss_of(const comm::Communicator& world, const kernel::Matrix<float>& logits) {
   LoadBalance balance(num_experts);
   balance.add({}, routing_of(logits));
-  return balance.finish(world);
+  balance.finish(world);
+  return balance.loss();
 }
 
 }  // namespace

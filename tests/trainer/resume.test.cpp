@@ -10,6 +10,7 @@
 #include <tessera/trainer/model_state.hpp>
 #include <tessera/trainer/training_run.hpp>
 
+#include "base/error.hpp"
 #include "base/log.hpp"
 #include "golden/golden_file.hpp"
 #include "support/collective_check.hpp"
@@ -129,6 +130,41 @@ TEST_CASE("A checkpoint of any grid resumes on any other") {
       });
     }
   }
+}
+
+TEST_CASE("A run whose gradient is lost for good ends with an error and no checkpoint") {
+  set_log_level(LogLevel::error);
+  const comm::ProcessGrid grid(MPI_COMM_WORLD, {2});
+  const test::TemporaryDirectory directory(grid.world());
+  TrainingOptions lost = options(directory / "lost", 13);
+  lost.schedule.peak = 1e30;
+  ErrorKind kind = ErrorKind::internal;
+  try {
+    run_training(grid, lost, StopRequest());
+  } catch (const Error& error) {
+    kind = error.kind();
+  }
+  CHECK(kind == ErrorKind::numeric);
+  CHECK(!fs::exists(directory / "lost" / "latest"));
+  grid.world().barrier("checked");
+}
+
+TEST_CASE(
+    "A run is not resumed with another optimizer, nor as the run before it in its directory") {
+  set_log_level(LogLevel::error);
+  const comm::ProcessGrid grid(MPI_COMM_WORLD, {3});
+  const test::TemporaryDirectory directory(grid.world());
+  TrainingOptions run = options(directory / "run", 1);
+  run_training(grid, run, StopRequest());
+  TrainingOptions resumed = options(directory / "run", 2);
+  resumed.resume = directory / "run";
+  resumed.optimizer.kind = zero3::OptimizerKind::sgd;
+  CHECK_THROWS_AS(run_training(grid, resumed, StopRequest()), Error);
+  run.num_steps = 13;
+  run.schedule.peak = 1e30;  // ends before its first save
+  CHECK_THROWS_AS(run_training(grid, run, StopRequest()), Error);
+  CHECK_THROWS_AS(resume_path(grid.world(), directory / "run"), Error);
+  grid.world().barrier("checked");
 }
 
 TEST_CASE("A run ends where its options say") {

@@ -65,10 +65,14 @@ struct Fixture {
 
 }  // namespace
 
-TEST_CASE("Micro-steps of one sequence give the gradient of the whole batch") {
+TEST_CASE(
+    "Micro-steps of one sequence give the gradient of the whole batch, auxiliary loss included") {
+  const double coefficient = GENERATE(0.0, 0.5);
   for (const int expert : expert_axes()) {
     Fixture whole(expert), parts(expert);
+    whole.step.aux_coefficient = parts.step.aux_coefficient = coefficient;
     const StepOutcome a = whole.run(0), b = parts.run(1);
+    CHECK(b.aux_loss == Approx(a.aux_loss).epsilon(1e-6));
     CHECK(a.num_targets == b.num_targets);
     CHECK(b.loss == Approx(a.loss).epsilon(1e-6));
     CHECK(b.grad_norm == Approx(a.grad_norm).epsilon(1e-5));

@@ -19,14 +19,16 @@ namespace tessera::model {
 struct PassOptions {
   bool with_gradient = true;
   double loss_scale = 1.0;       ///< 1 / number of targets over all ranks and micro-steps
-  double aux_coefficient = 0.0;  ///< of the load-balancing loss; 0: not computed
-  double aux_share = 1.0;        ///< this micro-step's share of the step's auxiliary loss
-  float* logits = nullptr;       ///< host [T, V] f32 of this rank's tokens, or null
+  double aux_coefficient = 0.0;  ///< of the load-balancing loss
+  /// Of the load-balancing loss, or null. If it is not finished, the pass adds its routing:
+  /// with_gradient finishes it after the forward part (a step of one micro-step), without it that
+  /// is all the pass does.
+  moe::LoadBalance* balance = nullptr;
+  float* logits = nullptr;  ///< host [T, V] f32 of this rank's tokens, or null
 };
 
 struct PassResult {
-  double loss_sum = 0.0;  ///< cross-entropy over this rank's targets
-  double aux_loss = 0.0;  ///< load-balancing loss over all ranks, before its coefficient
+  double loss_sum = 0.0;                  ///< cross-entropy over this rank's targets
   std::vector<std::int64_t> expert_load;  ///< [L, E] choices of this rank's tokens
 };
 
@@ -51,8 +53,8 @@ class Transformer {
 
   kernel::Matrix<float> embed(const Batch& batch);
   kernel::Matrix<float> forward_layers(const Batch& batch, kernel::Matrix<float> x,
-                                       const PassOptions& options, moe::LoadBalance* balance,
-                                       std::vector<Saved>& saved, PassResult& result);
+                                       const PassOptions& options, std::vector<Saved>& saved,
+                                       PassResult& result);
   double head(const Batch& batch, kernel::Matrix<const float> x, const PassOptions& options,
               kernel::Matrix<float> dx);
   void backward_layers(const Batch& batch, std::vector<Saved>& saved,

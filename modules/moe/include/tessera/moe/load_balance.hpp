@@ -12,15 +12,19 @@
 
 namespace tessera::moe {
 
-/// Collects what the loss needs while the layers run forward, then yields its gradient.
+/// Collects what the loss needs while the layers run forward, of one or several micro-steps, then
+/// yields its gradient.
 class LoadBalance {
  public:
   explicit LoadBalance(std::int64_t num_experts);
 
   /// Adds one layer's rows. local.
   void add(const kernel::Execution& execution, const Routing& routing);
-  /// The loss over all ranks' rows. collective over world; once, after the last layer.
-  double finish(const comm::Communicator& world);
+  /// Sums over all ranks; nothing is added after it. collective over world; once.
+  void finish(const comm::Communicator& world);
+  bool finished() const { return !chosen_share_.empty(); }
+  /// The loss over all ranks' rows, after finish(). local.
+  double loss() const { return loss_; }
   /// d(scale * loss) / d(probability of expert e in any one row) [E] f32, after finish(). local.
   kernel::Vector<const float> gradient(double scale) const;
 
@@ -30,6 +34,7 @@ class LoadBalance {
   kernel::Vector<double> probability_sum_;
   kernel::Vector<double> chosen_count_;
   std::vector<double> chosen_share_;  ///< f_e over all ranks
+  double loss_ = 0.0;
 };
 
 }  // namespace tessera::moe

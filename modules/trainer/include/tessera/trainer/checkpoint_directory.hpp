@@ -20,6 +20,9 @@ std::filesystem::path checkpoint_path(const std::filesystem::path& directory, st
 /// collective over world; errors are agreed.
 void set_latest(const comm::Communicator& world, const std::filesystem::path& checkpoint);
 
+/// Removes DIR/latest of an earlier run, if there is one. collective over world; errors are agreed.
+void forget_latest(const comm::Communicator& world, const std::filesystem::path& directory);
+
 /// The file to resume from: `path` itself if it is a file, else what DIR/latest names.
 /// collective over world; errors are agreed.
 std::filesystem::path resume_path(const comm::Communicator& world,

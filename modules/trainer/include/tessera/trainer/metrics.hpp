@@ -13,17 +13,18 @@ namespace tessera::trainer {
 
 /// One line of metrics.jsonl; the key of each field is its name here unless said otherwise.
 struct StepMetrics {
-  std::int64_t step = 0;       ///< optimizer steps done, this one included: the first is 1
-  double loss = 0.0;           ///< mean over the global batch's targets, before the step [nat]
-  double grad_norm = 0.0;      ///< before clipping
+  std::int64_t step = 0;   ///< steps done, dropped ones and this one included: the first is 1
+  double loss = 0.0;       ///< mean over the global batch's targets before the step [nat], plus the
+                           ///< weighted aux_loss
+  double grad_norm = 0.0;  ///< before clipping
   double learning_rate = 0.0;  ///< key "lr"
   double step_s = 0.0;         ///< wall time of the step [s]
   double tokens_per_s = 0.0;   ///< of the whole job
   double peak_rss_mib = 0.0;   ///< largest of all ranks [MiB]
   double expert_load =
       0.0;  ///< tokens of the busiest expert / mean over experts; of all layers the worst
-  bool dropped =
-      false;  ///< the step was dropped (NaN or infinity in a gradient); written only if so
+  bool dropped = false;  ///< nothing was updated: NaN or infinity in a gradient, or no target;
+                         ///< written only if so
   std::optional<double> aux_loss;   ///< auxiliary loss, where it is in use
   std::optional<double> eval_loss;  ///< on the held-out sequences, where this step evaluated
 };

@@ -36,10 +36,6 @@ class Sampler {
   }
   /// The sequences held out, in order. local.
   std::vector<std::int64_t> held_out() const;
-  /// Epochs done at a position, a fraction included. local.
-  double epochs_at(std::int64_t position) const {
-    return static_cast<double>(position) / static_cast<double>(num_training_);
-  }
 
  private:
   std::uint64_t permute(std::uint64_t value, std::uint64_t key) const;

@@ -47,9 +47,14 @@ StepOutcome train_step(const comm::ProcessGrid& grid, model::Transformer<T>& mod
                        const zero3::OptimizerOptions& optimizer, const StepOptions& options,
                        bool local_failure = false);
 
-/// Mean loss of batches without gradient. collective over grid.world().
+/// Loss of batches without gradient.
+struct Evaluation {
+  double loss_sum = 0.0;         ///< cross-entropy over all ranks' targets
+  std::int64_t num_targets = 0;  ///< over all ranks
+};
+/// collective over grid.world().
 template <class T>
-double evaluate(const comm::ProcessGrid& grid, model::Transformer<T>& model,
-                std::span<const model::Batch> batches);
+Evaluation evaluate(const comm::ProcessGrid& grid, model::Transformer<T>& model,
+                    std::span<const model::Batch> batches);
 
 }  // namespace tessera::trainer

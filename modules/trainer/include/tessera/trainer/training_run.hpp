@@ -28,8 +28,8 @@ struct TrainingOptions {
 
   std::int64_t num_steps = 100;  ///< step to stop after; see last_step()
   std::int64_t total_steps =
-      0;                   ///< the schedule's length; 0: that of the resumed run, or num_steps
-  std::int64_t batch = 1;  ///< sequences of one step, over all ranks
+      0;  ///< the schedule's length; 0: that of the resumed run, or num_steps if that is more
+  std::int64_t batch = 1;           ///< sequences of one step, over all ranks
   std::int64_t micro_batch = 0;     ///< sequences of one rank at a time; 0: all of its share
   std::int64_t num_held_out = 0;    ///< last sequences of the data, for evaluation alone
   std::int64_t evaluate_every = 0;  ///< steps; 0: never

@@ -48,10 +48,6 @@ class ParameterStore {
   /// Gradient shards to zero, before the first micro-step. local.
   void zero_gradients();
 
-  /// Waits for what is still in flight and drops all loans: the way out of a failed step.
-  /// collective.
-  void settle();
-
  private:
   struct Gathered {
     BufferPool::Loan loan;
