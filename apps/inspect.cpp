@@ -88,6 +88,7 @@ Inspection inspect(const comm::Communicator& world, const InspectOptions& option
 
 Shape shape_on_rank(const Row& row, std::int64_t num_ranks, std::int64_t rank) {
   Shape shape = row.shape;
+  if (shape.empty()) return shape;  // a broken checkpoint: a scalar with an expert's name
   shape[0] = BlockDistribution{shape[0], num_ranks}.count(rank);
   return shape;
 }
@@ -156,10 +157,16 @@ nlohmann::ordered_json tensor_json(const Row& row, std::int64_t expert) {
   return json;
 }
 
+/// As a string where it is no JSON.
+nlohmann::ordered_json config_json(const std::string& text) {
+  nlohmann::ordered_json json = nlohmann::ordered_json::parse(text, nullptr, false);
+  return json.is_discarded() ? nlohmann::ordered_json(text) : json;
+}
+
 void print_json(const Inspection& inspection, const InspectOptions& options) {
   nlohmann::ordered_json json{{"path", inspection.source->path().string()},
                               {"kind", inspection.source->kind()},
-                              {"config", nlohmann::json::parse(inspection.source->config_json())}};
+                              {"config", config_json(inspection.source->config_json())}};
   if (inspection.config) json["model"] = model::describe(*inspection.config);
   if (const checkpoint::TrainingState* state = inspection.state()) {
     json["training"] = {{"step", state->step},
@@ -172,7 +179,8 @@ void print_json(const Inspection& inspection, const InspectOptions& options) {
   json["bytes"] = inspection.total_bytes();
   for (const Row& row : inspection.rows)
     json["tensors"].push_back(tensor_json(row, options.expert));
-  fmt::print("{}\n", json.dump(2));
+  // Names and configuration come from files that need not be UTF-8.
+  fmt::print("{}\n", json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
 }
 
 int run(const InspectOptions& options) {

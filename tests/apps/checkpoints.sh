@@ -47,4 +47,20 @@ expect_output '"kind": "Tessera file"'
 expect_output '"step": 0'
 grep -oE '"(name|dtype|bytes)": [^,]*|^ +[0-9]+,?$' <<<"$output" >"$directory/of_file"
 cmp -s "$directory/of_directory" "$directory/of_file" || complain "names, dtypes, shapes or sizes differ"
+
+# inspect shows what is there, a model that cannot be run included.
+mkdir "$directory/odd"
+cp "$model/config.json" "$directory/odd"
+perl -e '$header = q({"model.layers.0.mlp.experts.down_proj":{"dtype":"BF16","shape":[],"data_offsets":[0,2]}});
+  print pack("Q<", length $header), $header, "\0\0"' >"$directory/odd/model.safetensors"
+for format in "" --json; do
+  run 0 inspect "$directory/odd" --expert 2 $format # a scalar with an expert's name
+  expect_code 0
+  expect_output "model.layers.0.mlp.experts.down_proj"
+done
+printf 'no JSON \377' >"$directory/odd/config.json"
+run 2 inspect "$directory/odd" --json
+expect_code 0
+expect_output '"config": "no JSON'
+expect_once "tessera warning"
 finish
