@@ -40,6 +40,14 @@ done
 run 0 doctor --expert two
 expect_code 2
 expect_error "'two' is no number above 0"
+run 0 doctor --expert inf
+expect_code 2
+expect_error "'inf' is no number above 0"
+for seconds in 0 1e-9 2e9 inf nan; do
+  run 0 doctor --deadline "$seconds"
+  expect_code 2
+  expect_error "'$seconds' is no number of seconds from 0.001 to 1e9"
+done
 run 2 doctor --expert 3
 expect_code 2
 expect_once "tessera: error: usage:"
