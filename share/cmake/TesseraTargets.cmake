@@ -37,9 +37,16 @@ function(tessera_add_test area topic)
   endforeach()
 endfunction()
 
+# What every test runs under, those of the program included: one machine, more ranks than cores.
+set(tessera_test_environment OMP_NUM_THREADS=1 HWLOC_COMPONENTS=-gl
+  OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+  OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_hwloc_base_binding_policy=none
+  OMPI_MCA_btl_vader_single_copy_mechanism=none
+  ${TESSERA_TEST_ENVIRONMENT})
+
 # tessera_register_test(<name> <np> <timeout> <labels> command...): one ctest entry under mpiexec.
 function(tessera_register_test name np timeout labels)
   add_test(NAME ${name} COMMAND ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} ${np} ${MPIEXEC_PREFLAGS} ${ARGN})
   set_tests_properties(${name} PROPERTIES TIMEOUT ${timeout} PROCESSORS ${np} LABELS "${labels}"
-    ENVIRONMENT "OMP_NUM_THREADS=1;HWLOC_COMPONENTS=-gl;OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMPI_MCA_rmaps_base_oversubscribe=1;OMPI_MCA_mpi_yield_when_idle=1;OMPI_MCA_hwloc_base_binding_policy=none;OMPI_MCA_btl_vader_single_copy_mechanism=none;TESSERA_CHECKED=1;${TESSERA_TEST_ENVIRONMENT}")
+    ENVIRONMENT "${tessera_test_environment};TESSERA_CHECKED=1")
 endfunction()
