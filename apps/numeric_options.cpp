@@ -2,6 +2,7 @@
 #include "numeric_options.hpp"
 
 #include "base/error.hpp"
+#include "command.hpp"
 
 namespace tessera::apps {
 
@@ -11,19 +12,22 @@ void add_optimizer_options(CLI::App& app, NumericOptions& options) {
       ->delimiter(',')
       ->expected(2)
       ->type_name("B1,B2")
-      ->capture_default_str();
-  app.add_option("--eps", options.epsilon, "Adam's epsilon")->capture_default_str();
+      ->capture_default_str()
+      ->check(non_negative());
+  app.add_option("--eps", options.epsilon, "Adam's epsilon")
+      ->capture_default_str()
+      ->check(positive());
   app.add_option("--weight-decay", options.weight_decay, "decoupled weight decay")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->check(non_negative());
 }
 
 zero3::OptimizerOptions optimizer_options(const NumericOptions& numeric) {
   zero3::OptimizerOptions options;
   options.kind = zero3::optimizer_kind(numeric.optimizer);
   for (const double beta : numeric.betas) {
-    if (beta < 0.0 || beta >= 1.0) fail(ErrorKind::usage, "--betas {} is outside [0, 1)", beta);
+    if (beta >= 1.0) fail(ErrorKind::usage, "--betas {} is outside [0, 1)", beta);
   }
-  if (numeric.epsilon <= 0.0) fail(ErrorKind::usage, "--eps {} must be positive", numeric.epsilon);
   options.beta1 = numeric.betas[0];
   options.beta2 = numeric.betas[1];
   options.epsilon = numeric.epsilon;

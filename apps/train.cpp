@@ -75,7 +75,7 @@ void add_data_options(CLI::App& app, Options& options) {
       ->check(positive());
   app.add_option("--held-out", training.num_held_out, "last sequences, kept for evaluation")
       ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+      ->check(non_negative());
 }
 
 void add_length_options(CLI::App& app, trainer::TrainingOptions& training) {
@@ -113,18 +113,24 @@ void add_arithmetic_options(CLI::App& app, Options& options) {
       ->capture_default_str();
   app.add_option("--reduce-dtype", options.reduce_dtype, "in which gradients travel: f32 or bf16")
       ->capture_default_str();
-  app.add_option("--lr", training.schedule.peak, "highest learning rate")->capture_default_str();
+  app.add_option("--lr", training.schedule.peak, "highest learning rate")
+      ->capture_default_str()
+      ->check(non_negative());
   app.add_option("--schedule", options.schedule, "cosine, linear or constant")
       ->capture_default_str();
   app.add_option("--warmup", training.schedule.num_warmup_steps, "steps of linear warm-up")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->check(non_negative());
   app.add_option("--min-lr-fraction", training.schedule.min_fraction, "last learning rate / --lr")
-      ->capture_default_str();
-  app.add_option("--clip", training.max_grad_norm, "clip the gradient to this norm; 0: no clipping")
+      ->capture_default_str()
+      ->check(non_negative());
+  app.add_option("--clip", training.max_grad_norm, "clip the gradient to this norm
+      ->check(non_negative()); 0: no clipping")
       ->capture_default_str();
   app.add_option("--aux-loss-coef", training.aux_coefficient,
                  "coefficient of the load-balancing loss")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->check(non_negative());
   add_optimizer_options(app, options.numeric);
 }
 

@@ -66,8 +66,8 @@ void compare(const std::filesystem::path& output, const std::filesystem::path& m
   CHECK(relative_distance(result.values("logits"), golden.values("logits")) <= tolerance.logits);
   compare_tensors(result, "grad", golden, "grad", tolerance.gradient);
   const auto losses = result.values("losses"), expected = golden.values(optimizer + "/losses");
-  REQUIRE(losses.size() == expected.size());
-  for (std::size_t i = 0; i < losses.size(); ++i) {
+  CHECK(losses.size() == expected.size());
+  for (std::size_t i = 0; i < std::min(losses.size(), expected.size()); ++i) {
     CHECK(losses[i] == Approx(expected[i]).epsilon(tolerance.loss).margin(0));
   }
   compare_tensors(result, "param", golden, optimizer + "/param", tolerance.parameter);
