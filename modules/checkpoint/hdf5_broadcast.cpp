@@ -47,8 +47,8 @@ TrainingState state_from(const json& record) {
 json to_json(const FileDescription& description) {
   json datasets = json::array(), files = json::array();
   for (const StoredDataset& d : description.datasets) {
-    datasets.push_back(
-        json::array({d.group, d.info.name, std::int32_t(d.info.dtype), d.info.shape, d.info.file}));
+    datasets.push_back(json::array({d.group, d.info.name, std::int32_t(d.info.dtype), d.info.shape,
+                                    d.info.file, d.is_transposed}));
   }
   for (const auto& [name, content] : description.files) files.push_back(name);
   return {{"state", to_json(description.state)},
@@ -67,7 +67,7 @@ FileDescription broadcast_description(const comm::Communicator& world,
   result.state = state_from(record.at("state"));
   record.at("file_bytes").get_to(result.file_bytes);
   for (const json& d : record.at("datasets")) {
-    result.datasets.push_back({d[0], {d[1], Dtype(d[2].get<std::int32_t>()), d[3], d[4]}});
+    result.datasets.push_back({d[0], {d[1], Dtype(d[2].get<std::int32_t>()), d[3], d[4]}, d[5]});
   }
   for (const std::string name : record.at("files")) {
     std::string content = world.rank() == 0 ? description.files.at(name) : "";

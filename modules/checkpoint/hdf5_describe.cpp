@@ -15,7 +15,8 @@ namespace tessera::checkpoint {
 namespace {
 
 constexpr std::int64_t embedded_limit_bytes = 1 << 30;  // of all embedded files together
-constexpr int max_depth = 4;                            // of groups; hard links could form a circle
+constexpr std::size_t max_datasets = 1'000'000;  // hard links could repeat one any number of times
+constexpr std::int64_t max_count = std::int64_t(1) << 62;  // leaves room for sums of such numbers
 
 using Hdf5Object = Hdf5Handle<H5Oclose>;
 
@@ -122,18 +123,41 @@ TensorInfo describe_dataset(hid_t dataset, const std::string& name, const std::s
   return info;
 }
 
-void walk_group(hid_t group, const std::string& group_path, int depth,
+bool read_transposed(hid_t dataset, const std::string& path) {
+  try {
+    const std::string orientation = read_string_attribute(dataset, "orientation");
+    const std::int64_t transposed = read_int64_attribute(dataset, "checkpoint_transposed");
+    if (transposed == 1 && orientation == "expert,out,in") return true;
+    if (transposed == 0 && orientation == "checkpoint") return false;
+    fail(ErrorKind::format,
+         "orientation '{}' with checkpoint_transposed {} is none that this version knows (its "
+         "elements could be misread)",
+         orientation, transposed);
+  } catch (const Error& error) {
+    throw Error(error.kind(), fmt::format("'{}': {}", path, error.what()));
+  }
+}
+
+void add_dataset(hid_t dataset, const std::string& group_path, const std::string& name,
+                 FileDescription& description) {
+  if (description.datasets.size() == max_datasets) {
+    fail(ErrorKind::format, "more than {} datasets (no model has so many)", max_datasets);
+  }
+  const std::string path = fmt::format("/{}/{}", group_path, name);
+  TensorInfo info = describe_dataset(dataset, name, path, description.file_bytes);
+  description.datasets.push_back({group_path, std::move(info), read_transposed(dataset, path)});
+}
+
+/// num_levels: of groups below this one that FORMAT.md has; hard links could form a circle.
+void walk_group(hid_t group, const std::string& group_path, int num_levels,
                 FileDescription& description) {
-  if (depth > max_depth) fail(ErrorKind::format, "'/{}' is nested too deep", group_path);
+  if (num_levels < 0) fail(ErrorKind::format, "'/{}' is nested too deep", group_path);
   for (const std::string& name : member_names(group)) {
     const std::string path = fmt::format("/{}/{}", group_path, name);
     const Hdf5Object object = open_member(group, name, path);
     switch (H5Iget_type(object.get())) {
-      case H5I_GROUP: walk_group(object.get(), path.substr(1), depth + 1, description); break;
-      case H5I_DATASET:
-        description.datasets.push_back(
-            {group_path, describe_dataset(object.get(), name, path, description.file_bytes)});
-        break;
+      case H5I_GROUP: walk_group(object.get(), path.substr(1), num_levels - 1, description); break;
+      case H5I_DATASET: add_dataset(object.get(), group_path, name, description); break;
       default: fail(ErrorKind::format, "'{}' is neither a group nor a dataset", path);
     }
   }
@@ -179,11 +203,20 @@ void require_format(hid_t file) {
   if (version < 1) fail(ErrorKind::format, "format version {} does not exist", version);
 }
 
+std::int64_t read_count(hid_t file, const char* name) {
+  const std::int64_t value = read_int64_attribute(file, name);
+  if (value < 0 || value > max_count) {
+    fail(ErrorKind::format, "attribute '{}' is {} but must lie between 0 and {}", name, value,
+         max_count);
+  }
+  return value;
+}
+
 TrainingState read_state(hid_t file) {
   TrainingState state;
-  state.step = read_int64_attribute(file, "step");
-  state.optimizer_steps = read_int64_attribute(file, "optimizer_steps");
-  state.data_position = read_int64_attribute(file, "data_position");
+  state.step = read_count(file, "step");
+  state.optimizer_steps = read_count(file, "optimizer_steps");
+  state.data_position = read_count(file, "data_position");
   state.seed = read_uint64_attribute(file, "seed");
   state.optimizer = read_string_attribute(file, "optimizer");
   state.training_json = read_string_attribute(file, "training_json");
@@ -212,7 +245,7 @@ FileDescription describe_opened(hid_t file, std::int64_t file_bytes) {
     if (name == files_group) {
       read_embedded(group.get(), description);
     } else {
-      walk_group(group.get(), name, 1, description);
+      walk_group(group.get(), name, name == optimizer_group ? 1 : 0, description);
     }
   }
   std::ranges::sort(description.datasets, {},

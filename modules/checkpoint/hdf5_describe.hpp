@@ -17,6 +17,7 @@ namespace tessera::checkpoint {
 struct StoredDataset {
   std::string group;  ///< "parameters", "optimizer/exp_avg", ...
   TensorInfo info;
+  bool is_transposed = false;  ///< last two dimensions exchanged against the Hugging Face file
 };
 
 struct FileDescription {
@@ -27,8 +28,9 @@ struct FileDescription {
 };
 
 /// Checks the file's signature, format and version, and of each dataset that its type is one of
-/// FORMAT.md, that it is stored plainly (contiguous, unfiltered, in this file) and that its bytes
-/// lie within the file. Throws Error::file or Error::format naming the file and the object. local.
+/// FORMAT.md, that its attributes say how it is oriented, that it is stored plainly (contiguous,
+/// unfiltered, in this file) and that its bytes lie within the file. Throws Error::file or
+/// Error::format naming the file and the object. local.
 FileDescription describe_file(const std::filesystem::path& path, int world_rank);
 
 /// `description` of rank 0 on all ranks. collective over world; errors are agreed.

@@ -147,6 +147,14 @@ Dtype Hdf5Source::require_dataset(const std::string& group, const Parameter& par
          path_.string(), group, parameter.name, to_string(info.dtype), to_string(info.shape),
          to_string(parameter.shape));
   }
+  if (dataset->is_transposed != parameter.transposed) {
+    fail(ErrorKind::keys,
+         "{}: '/{}/{}' has its last two dimensions {} against the Hugging Face checkpoint, the "
+         "model "
+         "needs them {} (its elements would be read in the wrong places)",
+         path_.string(), group, parameter.name, dataset->is_transposed ? "exchanged" : "unchanged",
+         parameter.transposed ? "exchanged" : "unchanged");
+  }
   return info.dtype;
 }
 

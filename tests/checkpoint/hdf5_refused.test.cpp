@@ -124,6 +124,49 @@ TEST_CASE("a root attribute that is missing is named") {
              Contains("'data_position' is missing"));
 }
 
+TEST_CASE("a count below zero or too large to add to is refused by its name") {
+  const ProcessGrid grid(MPI_COMM_WORLD, {1});
+  for (const char* name : {"step", "optimizer_steps", "data_position"}) {
+    for (const std::int64_t value : {std::int64_t(-5), (std::int64_t(1) << 62) + 1}) {
+      Victim victim(grid);
+      CHECK_THAT(
+          victim.refusal_of_object([&](hid_t file) { set_integer_attribute(file, name, value); }),
+          Contains(fmt::format("'{}' is {}", name, value)));
+    }
+  }
+}
+
+TEST_CASE("a dataset that does not say how it is oriented is refused by its name") {
+  const ProcessGrid grid(MPI_COMM_WORLD, {1});
+  const auto refusal_after = [&](const std::function<void(hid_t)>& damage) {
+    return Victim(grid).refusal_of_object([&](hid_t file) {
+      const hid_t dataset = H5Dopen2(file, "/parameters/layers.0.down_proj", H5P_DEFAULT);
+      damage(dataset);
+      H5Dclose(dataset);
+    });
+  };
+  CHECK_THAT(refusal_after([](hid_t dataset) { H5Adelete(dataset, "orientation"); }),
+             Contains("'/parameters/layers.0.down_proj'") && Contains("'orientation' is missing"));
+  CHECK_THAT(refusal_after(
+                 [](hid_t dataset) { set_integer_attribute(dataset, "checkpoint_transposed", 0); }),
+             Contains("'/parameters/layers.0.down_proj'") &&
+                 Contains("'expert,out,in' with checkpoint_transposed 0"));
+}
+
+TEST_CASE("a tensor of the other orientation is not read, even where its shape is the same") {
+  const ProcessGrid grid(MPI_COMM_WORLD, {1});
+  const test::TemporaryDirectory directory(grid.world());
+  test::Checkpoint().save(grid, directory / "model.h5");
+  const auto source = Hdf5Source::open(grid.world(), directory / "model.h5");
+  test::Unit other = test::expert_unit();
+  other.parameters[2].transposed = false;
+  LoadReport report;
+  CHECK_THAT(test::same_error(
+                 grid.world(), ErrorKind::keys,
+                 [&] { test::compare_unit(*source, grid, "parameters", other, 2, {}, report); }),
+             Contains("'/parameters/layers.0.down_proj'") && Contains("needs them unchanged"));
+}
+
 TEST_CASE("a compressed, chunked, external or virtual dataset is refused by its name") {
   const ProcessGrid grid(MPI_COMM_WORLD, {1});
   const std::vector<std::pair<std::string, std::function<void(hid_t)>>> cases{
@@ -168,6 +211,17 @@ TEST_CASE("groups that contain themselves do not keep the walk going for ever") 
     H5Lcreate_hard(file, "/parameters", file, "/parameters/again", H5P_DEFAULT, H5P_DEFAULT);
   }),
              Contains("nested too deep"));
+}
+
+TEST_CASE("groups deeper than the format has are refused by their names") {
+  const ProcessGrid grid(MPI_COMM_WORLD, {1});
+  for (const char* path : {"/parameters/deeper", "/optimizer/exp_avg/deeper"}) {
+    Victim victim(grid);
+    CHECK_THAT(victim.refusal_of_object([&](hid_t file) {
+      H5Gclose(H5Gcreate2(file, path, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
+    }),
+               Contains(fmt::format("'{}' is nested too deep", path)));
+  }
 }
 
 TEST_CASE("an element type that is no tensor's is refused by the dataset's name") {
