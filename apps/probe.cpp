@@ -71,26 +71,26 @@ Command add_probe(CLI::App& program) {
                   "labels of the same shape (default: the tokens)");
   app->add_option("--dtype", options->dtype, "arithmetic: f32 or bf16")->capture_default_str();
   app->add_option("--aux-loss-coef", options->probe.aux_coefficient,
-                  "coefficient of the load-balancing loss
-      ->check(non_negative()); 0 leaves it out")
-      ->capture_default_str();
+                  "coefficient of the load-balancing loss; 0 leaves it out")
+      ->capture_default_str()
+      ->check(non_negative());
   app->add_option("--steps", options->probe.num_steps, "optimizer steps on the same batch")
       ->capture_default_str()
       ->check(non_negative());
-  app->add_option("--lr", options->probe.learning_rate, "learning rate")->capture_default_str()
+  app->add_option("--lr", options->probe.learning_rate, "learning rate")
+      ->capture_default_str()
       ->check(non_negative());
   app->add_option("--clip", options->probe.max_grad_norm,
-                  "clip the gradient to this norm
-      ->check(non_negative()); 0: no clipping")
-      ->capture_default_str();
+                  "clip the gradient to this norm; 0: no clipping")
+      ->capture_default_str()
+      ->check(non_negative());
   add_optimizer_options(*app, options->numeric);
   app->add_option("--output", options->probe.output, "HDF5 file to be")
       ->required()
       ->type_name("OUT.h5");
   add_key_options(*app, options->keys);
   add_grid_options(*app, options->grid);
-  return {app, [options] {
-    return run(*options); }};
+  return {app, [options] { return run(*options); }};
 }
 
 }  // namespace tessera::apps

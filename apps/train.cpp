@@ -124,9 +124,9 @@ void add_arithmetic_options(CLI::App& app, Options& options) {
   app.add_option("--min-lr-fraction", training.schedule.min_fraction, "last learning rate / --lr")
       ->capture_default_str()
       ->check(non_negative());
-  app.add_option("--clip", training.max_grad_norm, "clip the gradient to this norm
-      ->check(non_negative()); 0: no clipping")
-      ->capture_default_str();
+  app.add_option("--clip", training.max_grad_norm, "clip the gradient to this norm; 0: no clipping")
+      ->capture_default_str()
+      ->check(non_negative());
   app.add_option("--aux-loss-coef", training.aux_coefficient,
                  "coefficient of the load-balancing loss")
       ->capture_default_str()
