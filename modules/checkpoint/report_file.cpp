@@ -76,10 +76,23 @@ struct ReportFile::Impl {
   const comm::Communicator& world;
   fs::path path;
   QuietHdf5 quiet;
-  Hdf5File file;
+  Hdf5File file = {};
+  bool is_committed = false;
 
-  /// collective over world.
+  ~Impl() {
+    const comm::Phase phase("close report", world.options().deadline);
+    file.close();
+    std::error_code ignored;
+    if (!is_committed && world.rank() == 0) fs::remove(partial_path(path), ignored);
+  }
+
+  /// collective over world; errors are agreed.
   Hdf5Dataset create(const std::string& name, Dtype dtype, const Shape& shape) {
+    return comm::agreed(world, "create " + name,
+                        [&] { return create_dataset(name, dtype, shape); });
+  }
+  /// collective over world; errors are not agreed.
+  Hdf5Dataset create_dataset(const std::string& name, Dtype dtype, const Shape& shape) {
     const Hdf5Properties links(hdf5_id(H5Pcreate(H5P_LINK_CREATE), "link properties"));
     hdf5_check(H5Pset_create_intermediate_group(links.get(), 1), "link properties");
     const Hdf5Properties creation(hdf5_id(H5Pcreate(H5P_DATASET_CREATE), "dataset properties"));
@@ -102,7 +115,7 @@ struct ReportFile::Impl {
 };
 
 ReportFile::ReportFile(const comm::Communicator& world, fs::path path)
-    : impl_(new Impl{world, std::move(path), {}, {}}) {
+    : impl_(new Impl{world, std::move(path), {}}) {
   prepare_partial(world, impl_->path, 0);
   impl_->file = comm::agreed(world, "create report",
                              [&] { return create_parallel(world, partial_path(impl_->path)); });
@@ -150,6 +163,7 @@ void ReportFile::commit() {
     if (impl_->file.close() < 0) fail_hdf5(ErrorKind::file, "cannot close " + impl_->path.string());
   });
   commit_partial(impl_->world, impl_->path);
+  impl_->is_committed = true;
 }
 
 }  // namespace tessera::checkpoint

@@ -9,6 +9,7 @@
 #include "hdf5_fixture.hpp"
 #include "same_error.hpp"
 #include "support/temporary_directory.hpp"
+#include "tessera/checkpoint/report_file.hpp"
 
 using namespace tessera;
 using namespace tessera::checkpoint;
@@ -55,6 +56,36 @@ TEST_CASE("a save that is not finished leaves the older checkpoint and no tempor
   }
   CHECK_FALSE(exists(grid, path.string() + ".partial"));
   require_intact(grid, checkpoint, path);
+}
+
+TEST_CASE("a report that is not finished leaves no file, and a finished one only itself") {
+  const ProcessGrid grid(MPI_COMM_WORLD, {1});
+  const test::TemporaryDirectory directory(grid.world());
+  const fs::path path = directory / "report.h5";
+  {
+    ReportFile report(grid.world(), path);
+    report.write_scalar("loss", 1.5);
+    CHECK(exists(grid, path.string() + ".partial"));
+  }
+  CHECK_FALSE(exists(grid, path.string() + ".partial"));
+  CHECK_FALSE(exists(grid, path));
+  {
+    ReportFile report(grid.world(), path);
+    report.write_scalar("loss", 1.5);
+    report.commit();
+  }
+  CHECK_FALSE(exists(grid, path.string() + ".partial"));
+  CHECK(exists(grid, path));
+}
+
+TEST_CASE("a dataset that a report has already is an error of all ranks") {
+  const ProcessGrid grid(MPI_COMM_WORLD, {1});
+  const test::TemporaryDirectory directory(grid.world());
+  ReportFile report(grid.world(), directory / "report.h5");
+  report.write_scalar("loss", 1.5);
+  CHECK_THAT(
+      test::same_error(grid.world(), ErrorKind::file, [&] { report.write_scalar("loss", 2.5); }),
+      Contains("cannot create dataset loss"));
 }
 
 TEST_CASE("a checkpoint is replaced as a whole, and what a killed job left is removed") {

@@ -19,6 +19,7 @@ class ReportFile {
   /// Begins a file that appears under `path` with commit(). collective over world; errors are
   /// agreed.
   ReportFile(const comm::Communicator& world, std::filesystem::path path);
+  /// Removes a file without commit(). collective over world (MPI-IO's close is).
   ~ReportFile();
 
   /// A f64 dataset /<name>: a scalar, or [n]; the same values on all ranks. collective.
