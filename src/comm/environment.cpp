@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "comm/environment.hpp"
 
+#include <unistd.h>
+
 #include <Kokkos_Core.hpp>
 #include <chrono>
 #include <cstdio>
@@ -90,6 +92,7 @@ Environment::~Environment() {
 }
 
 void abort_job(int code) {
+  alarm(10);  // SIGALRM ends the process where a full pipe or MPI_Abort keeps it
   std::fflush(nullptr);
   int initialized = 0, finalized = 0, rank = 0;
   MPI_Initialized(&initialized);

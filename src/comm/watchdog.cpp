@@ -69,16 +69,16 @@ std::string describe_locked(const State& s) {
   return text + ", " + describe_last(s.last);
 }
 
-// A job that hangs in MPI_Init cannot be aborted by MPI; one that hangs in MPI_Abort is ended by
-// SIGALRM.
+// A job that hangs in MPI_Init cannot be aborted by MPI; one that hangs in MPI_Abort, or here
+// because the main thread holds a stream whose reader is gone, is ended by SIGALRM.
 void print_and_abort(const std::string& dump) {
+  alarm(10);
   std::fprintf(stderr, "tessera error: %s\n", dump.c_str());
   std::fflush(nullptr);
   const int code = exit_code(ErrorKind::communication);
   int initialized = 0, finalized = 0;
   MPI_Initialized(&initialized);
   MPI_Finalized(&finalized);
-  alarm(10);
   if (initialized != 0 && finalized == 0) MPI_Abort(MPI_COMM_WORLD, code);
   std::_Exit(code);
 }
@@ -145,10 +145,10 @@ std::chrono::milliseconds default_deadline() {
   }
   char* end = nullptr;
   const double seconds = std::strtod(text, &end);
-  if (*end != '\0' || !(seconds > 0) || seconds > 1e9) {
+  if (*end != '\0' || !(seconds >= 1e-3) || seconds > 1e9) {
     fail(ErrorKind::usage,
          "TESSERA_DEADLINE_S is '{}' (it is how long a rank waits for the others); "
-         "give a positive number of seconds",
+         "give a number of seconds from 0.001 to 1e9",
          text);
   }
   return std::chrono::milliseconds(static_cast<long long>(seconds * 1e3));
