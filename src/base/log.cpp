@@ -44,9 +44,8 @@ spdlog::logger& stderr_logger() {
   return logger;
 }
 
-void emit(LogLevel level, const std::string& text) {
-  State& s = state();
-  const std::lock_guard lock(s.mutex);
+/// The caller holds the mutex.
+void emit_locked(State& s, LogLevel level, const std::string& text) {
   if (level < s.level) return;
   if (s.sink) {
     s.sink(level, text);
@@ -74,11 +73,15 @@ void set_log_rank(int rank, int num_ranks) {
 }
 
 void log_rank_message(LogLevel level, const std::string& text) {
-  emit(level, state().num_ranks > 1 ? fmt::format("[rank {}] {}", state().rank, text) : text);
+  State& s = state();
+  const std::lock_guard lock(s.mutex);
+  emit_locked(s, level, s.num_ranks > 1 ? fmt::format("[rank {}] {}", s.rank, text) : text);
 }
 
 void log_message(LogLevel level, const std::string& text) {
-  if (state().rank == 0) emit(level, text);
+  State& s = state();
+  const std::lock_guard lock(s.mutex);
+  if (s.rank == 0) emit_locked(s, level, text);
 }
 
 }  // namespace tessera
