@@ -6,7 +6,12 @@ tessera=$1
 mpiexec=$2
 source_dir=$3
 directory=$(mktemp -d)
-trap 'rm -rf "$directory"' EXIT
+mpiexec_pid= # of a job in the background, while there is one
+clean_up() {
+  [[ -z $mpiexec_pid ]] || kill "$mpiexec_pid" 2>/dev/null
+  rm -rf "$directory"
+}
+trap clean_up EXIT
 num_failed=0
 output= errors= code=
 

@@ -3,7 +3,6 @@
 # What can go wrong in a training job: each fault ends the job on all ranks, soon, with one message.
 source "$(dirname "${BASH_SOURCE[0]}")/check.sh"
 golden=$source_dir/tests/golden/small
-mpiexec_pid=
 
 # train NP OPTIONS...: a short run on the golden model.
 train() {
@@ -53,6 +52,7 @@ ends_within() {
   fi
   wait "$mpiexec_pid"
   code=$?
+  mpiexec_pid=
   output=$(<"$directory/stdout")
   errors=$(<"$directory/stderr")
 }
@@ -80,6 +80,11 @@ broken 's/("shape":\[97),64\]/$1,32]/' # a shape that its bytes do not fill
 train 4 "$directory/broken" --steps 1
 expect_code 3
 expect_once "model.safetensors"
+broken 's/\[222240,226336\]/[201432,205528]/' # v_proj lies where k_proj does
+train 4 "$directory/broken" --steps 1
+expect_code 3
+expect_once "tessera: error:"
+expect_error "inside the tensor before it"
 
 # One rank alone cannot read.
 TESSERA_FAULT=unreadable:1 train 4 "$golden" --steps 1
@@ -117,7 +122,7 @@ stopped=$(a_rank)
 kill -STOP "$stopped"
 ends_within 30
 ((code != 0)) || complain "exit code 0 after a rank stopped"
-expect_error "step"
+expect_error "deadline passed"
 kill -9 "$stopped" 2>/dev/null
 
 # SIGUSR1 and SIGTERM end in a complete checkpoint and exit code 7; the run goes on from it.
