@@ -11,8 +11,8 @@
 
 namespace tessera::model {
 
-/// Parses a configuration. Throws Error::config when it is not JSON, is no object or repeats a key, is
-/// larger than 1 MiB or nested deeper than 64. local.
+/// Parses a configuration. Throws Error::config when it is not JSON, is no object or repeats a key,
+/// is larger than 1 MiB or nested deeper than 64. local.
 nlohmann::json parse_object(const std::string& json_text, const std::string& origin);
 
 class ConfigReader {
