@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <numeric>
 #include <tessera/checkpoint/report_file.hpp>
 #include <tessera/trainer/probe.hpp>
 
 #include "base/block_distribution.hpp"
-#include "base/log.hpp"
 #include "comm/agree.hpp"
 #include "tessera/model/transformer.hpp"
+#include "tessera/trainer/batch_reader.hpp"
 #include "tessera/trainer/token_data.hpp"
 #include "tessera/trainer/train_step.hpp"
 #include "tessera/zero3/grad_norm.hpp"
@@ -29,20 +30,12 @@ ProbeBatch read_batch(const comm::ProcessGrid& grid, std::int64_t vocab_size,
   data_options.labels.path = options.labels;
   data_options.stream_is_one_row = true;
   const TokenData data = TokenData::open(grid.world(), options.tokens, data_options);
-  const std::int64_t length = data.sequence_length();
   const BlockDistribution rows{data.num_sequences(), grid.world().size()};
-  const int rank = grid.world().rank();
-  ProbeBatch probe{{}, data.num_sequences(), rows.begin(rank)};
-  probe.batch = comm::agreed(grid.world(), "read tokens", [&] {
-    const std::int64_t count = rows.count(rank);
-    std::vector<std::int64_t> tokens(count * length), labels(count * length);
-    for (std::int64_t row = 0; row < count; ++row) {
-      data.read(rows.begin(rank) + row, std::span(tokens).subspan(row * length, length),
-                std::span(labels).subspan(row * length, length));
-    }
-    return model::make_batch(count, length, tokens, labels, vocab_size);
-  });
-  return probe;
+  std::vector<std::int64_t> sequences(static_cast<std::size_t>(data.num_sequences()));
+  std::iota(sequences.begin(), sequences.end(), std::int64_t{0});
+  const StepBatches read = BatchReader(grid.world(), data, vocab_size, 0).read(sequences);
+  comm::agree(grid.world(), "read tokens", read.error);
+  return {read.batches.front(), data.num_sequences(), rows.begin(grid.world().rank())};
 }
 
 /// Writes one shard of every unit under /<group>/<tensor name>.
