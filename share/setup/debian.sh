@@ -11,7 +11,7 @@ packages=(
   libhdf5-openmpi-dev hdf5-tools                        # parallel HDF5, h5dump
   libdnnl-dev ocl-icd-opencl-dev                        # oneDNN, and what its CMake package asks for
   libtrilinos-kokkos-dev                                # Kokkos
-  libfmt-dev libspdlog-dev nlohmann-json3-dev libcli11-dev libtomlplusplus-dev
+  libfmt-dev libspdlog-dev nlohmann-json3-dev libcli11-dev libtomlplusplus-dev libxxhash-dev
   catch2 gnuplot-nox
   bible-kjv                                             # the example's text, in the public domain
 )

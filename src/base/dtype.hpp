@@ -38,7 +38,7 @@ struct bf16 {
 static_assert(sizeof(bf16) == 2);
 
 /// Run-time tag of an element type, as met in files and in collectives.
-enum class Dtype : std::int32_t { u8 = 0, i32, i64, u64, f16, bf16, f32, f64 };
+enum class Dtype : std::int32_t { u8 = 0, i32, i64, u64, f16, bf16, f32, f64, f8_e4m3 };
 
 std::size_t size_of(Dtype dtype);    ///< [bytes]
 const char* to_string(Dtype dtype);  ///< "f32", "bf16", ...
@@ -88,5 +88,10 @@ inline constexpr Dtype dtype_of = dtype_of_<T>::value;
 
 /// IEEE binary16 bits to float, exactly. local, host.
 float f16_to_float(std::uint16_t bits);
+/// float to IEEE binary16 bits, to nearest even; beyond the range infinity. local, host.
+std::uint16_t float_to_f16(float value);
+/// F8_E4M3 (the finite variant "FN": no infinity, 0x7f and 0xff are NaN, largest 448) to float,
+/// exactly. local, host.
+float f8_e4m3_to_float(std::uint8_t bits);
 
 }  // namespace tessera

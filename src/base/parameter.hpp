@@ -21,19 +21,38 @@ inline std::int64_t num_elements(const Shape& shape) {
 /// `"[8, 2880, 5760]"`
 std::string to_string(const Shape& shape);
 
+/// A run of a parameter's elements that one tensor of a Hugging Face checkpoint holds, in the same
+/// order: all of it, one expert's half of a fused matrix, or the rows that are the parameter's own.
+struct StoredPart {
+  std::string tensor;             ///< its name in the checkpoint
+  Shape shape;                    ///< of that whole tensor in the checkpoint
+  std::int64_t begin = 0;         ///< first element of the parameter that it holds
+  std::int64_t size = 0;          ///< how many of them
+  std::int64_t tensor_begin = 0;  ///< where the first of them lies in the tensor
+};
+
 /// One logical parameter: a global tensor that no rank need ever hold whole.
 struct Parameter {
-  std::string
-      name;     ///< name in the Hugging Face checkpoint, e.g. model.layers.0.mlp.experts.down_proj
-  Shape shape;  ///< as Tessera stores it; an expert parameter has the expert index first
-  bool is_expert = false;    ///< sharded over the ranks with the same experts; else over all ranks
-  bool transposed = false;   ///< [E, out, in] here, [E, in, out] in the Hugging Face checkpoint
-  bool weight_decay = true;  ///< false for norms, biases and sinks
+  std::string name;  ///< transformers' name in memory, e.g. model.layers.0.mlp.experts.down_proj
+  Shape shape;       ///< as Tessera stores it; an expert parameter has the expert index first
+  bool is_expert = false;     ///< sharded over the ranks with the same experts; else over all ranks
+  bool transposed = false;    ///< [E, out, in] here, [E, in, out] in the Hugging Face checkpoint
+  bool weight_decay = true;   ///< false for norms, biases and sinks
+  bool trainable = true;      ///< false for buffers: no gradient, no optimizer state, read in f32
+  bool may_be_mxfp4 = false;  ///< the checkpoint may hold it as `_blocks` and `_scales` instead
+  /// Where a Hugging Face checkpoint has it, ascending and together all of it; empty: one tensor of
+  /// this name in checkpoint_shape().
+  std::vector<StoredPart> stored = {};
 
   std::int64_t size() const { return num_elements(shape); }
-  /// Shape as the Hugging Face checkpoint has it.
+  /// Shape as the Hugging Face checkpoint has it, where that is one tensor.
   Shape checkpoint_shape() const {
     return transposed ? Shape{shape[0], shape[2], shape[1]} : shape;
+  }
+  /// `stored`, or the one part that its absence stands for.
+  std::vector<StoredPart> stored_parts() const {
+    return stored.empty() ? std::vector<StoredPart>{{name, checkpoint_shape(), 0, size(), 0}}
+                          : stored;
   }
 };
 

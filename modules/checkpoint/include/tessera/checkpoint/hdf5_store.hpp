@@ -30,6 +30,8 @@ struct DatasetSpec {
   std::string group;  ///< "parameters", "optimizer/exp_avg", "optimizer/exp_avg_sq"
   const Parameter* parameter = nullptr;
   Dtype dtype = Dtype::f32;  ///< f32, bf16, f16 or f64
+  Origin origin = {};        ///< of a dataset in "parameters"; kept as attributes. With mxfp4 the
+                             ///< file gets /mxfp4_scales/<parameter.name> too, u8 [E, out, in / 32]
 };
 
 /// Small files kept verbatim: name -> content (config.json, tokenizer.json, ...).
@@ -57,8 +59,15 @@ class Hdf5Writer {
   /// world; errors are agreed.
   void write(const std::string& group, std::span<const Parameter> parameters,
              std::span<const Slice> slices, std::span<const float> shard);
-  /// Flushes, fsyncs, renames, fsyncs the directory. collective over world; errors are agreed.
+  /// Writes the scales of those of the parameters whose origin is MXFP4. collective over world;
+  /// errors are agreed.
+  void write_scales(std::span<const Parameter> parameters, std::span<const Slice> slices,
+                    const ScaleShards& scales);
+  /// Sums the fingerprints of what was written over the ranks and stores them, flushes, fsyncs,
+  /// renames, fsyncs the directory. collective over world; errors are agreed.
   void commit();
+  /// Fingerprints of /parameters as written, summed over the ranks; after commit().
+  const FingerprintTable& fingerprints() const;
 
   std::int64_t written_bytes() const;
 
@@ -78,7 +87,13 @@ class Hdf5Source : public Source {
 
   const TrainingState& state() const { return state_; }
   const EmbeddedFiles& files() const { return files_; }
-  Shape stored_shape(const Parameter& parameter) const override { return parameter.shape; }
+  std::vector<StoredPart> parts(const Parameter& parameter) const override;
+  bool has(const Parameter& parameter) const override;
+  Origin origin(const Parameter& parameter) const override;
+  std::int64_t stored_bytes(const Parameter& parameter) const override;
+  /// Stored fingerprint of /<group>/<name> ("parameters", "optimizer/exp_avg", "mxfp4_scales",
+  /// "files"), or null in a file of format version 1. local.
+  const TensorFingerprint* fingerprint(const std::string& group, const std::string& name) const;
   const char* kind() const override { return "Tessera file"; }
   LoadReport load(const comm::ProcessGrid& grid, std::span<const Parameter> parameters,
                   std::span<const Slice> slices, std::span<float> shard,

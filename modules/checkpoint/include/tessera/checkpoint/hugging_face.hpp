@@ -18,9 +18,12 @@ class HuggingFaceSource : public Source {
 
   /// config.json, generation_config.json, tokenizer and chat-template files, where present.
   const EmbeddedFiles& files() const { return files_; }
-  Shape stored_shape(const Parameter& parameter) const override {
-    return parameter.checkpoint_shape();
+  std::vector<StoredPart> parts(const Parameter& parameter) const override {
+    return parameter.stored_parts();
   }
+  bool has(const Parameter& parameter) const override;
+  Origin origin(const Parameter& parameter) const override;
+  std::int64_t stored_bytes(const Parameter& parameter) const override;
   const char* kind() const override { return "Hugging Face directory"; }
   /// As Source::load. Each byte of the file is read once by the job: by its owner, or, for tensors
   /// that the file holds as [E, in, out], by a rank of the replica group that passes it on. Memory

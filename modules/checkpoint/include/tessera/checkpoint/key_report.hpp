@@ -10,10 +10,15 @@
 
 namespace tessera::checkpoint {
 
-/// What the user permits, by name; `*` matches any text.
+/// What may differ, by name; `*` matches any text.
 struct KeyOptions {
+  /// The user's: "PATTERN", or "PATTERN=zeros|ones|normal" to say how it is then initialised.
   std::vector<std::string> allow_missing;
-  std::vector<std::string> allow_unexpected;
+  std::vector<std::string> allow_unexpected;  ///< the user's
+  /// The family's: tensors that this model never reads (DeepSeek's prediction layer, inv_freq).
+  std::vector<std::string> ignored;
+  /// The model's: tensors that repeat another (lm_head.weight where embeddings are tied).
+  std::vector<std::string> tied;
 };
 
 struct KeyReport {
@@ -23,13 +28,17 @@ struct KeyReport {
       mismatched;  ///< "name: checkpoint has bf16 [8, 4], the model needs [8, 5]"
   std::vector<std::string> allowed_missing;
   std::vector<std::string> allowed_unexpected;
+  std::vector<std::string> ignored;  ///< present and never read, as the family says
+  std::vector<std::string> tied;     ///< present and a repetition of another tensor
 
   bool ok() const { return missing.empty() && unexpected.empty() && mismatched.empty(); }
   /// All lists, one entry a line, long lists cut with their count.
   std::string describe() const;
 };
 
-/// local; the same on every rank because headers are.
+/// Names are those of the checkpoint: each stored part of a parameter is expected by itself, as
+/// plain tensor, as `_blocks` and `_scales` (MXFP4) or with `_scale_inv` (FP8); a weight that is
+/// there in two encodings is a mismatch. local; the same on every rank because headers are.
 KeyReport compare_keys(const Source& source, std::span<const Parameter> parameters,
                        const KeyOptions& options);
 /// Throws Error::keys with the whole report unless it is ok; warns of what was allowed. Before any

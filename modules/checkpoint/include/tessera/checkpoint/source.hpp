@@ -11,6 +11,8 @@
 #include "base/dtype.hpp"
 #include "base/parameter.hpp"
 #include "comm/process_grid.hpp"
+#include "tessera/checkpoint/fingerprint.hpp"
+#include "tessera/checkpoint/mxfp4.hpp"
 
 namespace tessera::checkpoint {
 
@@ -26,6 +28,18 @@ struct TensorInfo {
 struct LoadOptions {
   std::int64_t buffer_bytes = 16 << 20;  ///< bound of the staging memory of one rank [bytes]
   bool collective = true;                ///< HDF5: collective transfers; else independent ones
+  /// If not null: receives the scales of every MXFP4 parameter read, for this rank's slices.
+  ScaleShards* scales = nullptr;
+  /// If not null: receives the sums of what was read from the files, hashed by the rank that read
+  /// it, before it was exchanged or placed. Summed over the ranks it is the file's fingerprint.
+  FingerprintTable* fingerprints = nullptr;
+};
+
+/// What a parameter was in the Hugging Face checkpoint that it once came from, so that export can
+/// write it again. FP8 counts as bf16.
+struct Origin {
+  std::vector<Dtype> dtypes = {Dtype::bf16};  ///< one for all stored parts, or one for each
+  bool mxfp4 = false;                         ///< its experts were blocks and scales
 };
 
 /// What a load moved on this rank.
@@ -52,8 +66,14 @@ class Source {
   const std::vector<TensorInfo>& tensors() const { return tensors_; }  ///< sorted by name
   /// The tensor of that name or null. local.
   const TensorInfo* find(const std::string& name) const;
-  /// Shape that this kind of checkpoint has for `parameter` (Hugging Face stores some transposed).
-  virtual Shape stored_shape(const Parameter& parameter) const = 0;
+  /// How this kind of checkpoint holds `parameter`: one dataset, or one or several tensors. local.
+  virtual std::vector<StoredPart> parts(const Parameter& parameter) const = 0;
+  /// Whether all of its parts are there, in whatever encoding. local.
+  virtual bool has(const Parameter& parameter) const = 0;
+  /// For parameters that it has. local.
+  virtual Origin origin(const Parameter& parameter) const = 0;
+  /// Bytes of the file that hold it, scales included. local.
+  virtual std::int64_t stored_bytes(const Parameter& parameter) const = 0;
   /// "Hugging Face directory" or "Tessera file", for messages.
   virtual const char* kind() const = 0;
 

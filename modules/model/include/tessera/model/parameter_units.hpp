@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// The parameters of a model, grouped into the units that ZeRO-3 gathers together.
+// The parameters of a model as ZeRO-3 units: one dense and one expert unit per layer, one for the
+// embedding, one for the final norm with the output matrix. Names, shapes and where a checkpoint
+// has them come from the family's map in share/families.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -12,32 +15,52 @@
 
 namespace tessera::model {
 
-/// A unit without a grid: names and shapes alone.
 struct ParameterUnit {
   std::string name;  ///< "embedding", "layers.3", "layers.3.expert", "head"
   bool is_expert = false;
   std::vector<Parameter> parameters;
 };
 
-/// Units in the order of forward: embedding, then for each layer its dense and its expert unit,
-/// then head. Names are those of the Hugging Face checkpoint. local.
-std::vector<ParameterUnit> parameter_units(const ModelConfig& config);
+/// Whose tensor names a checkpoint has.
+enum class Naming {
+  hugging_face,  ///< as transformers writes them
+  original,      ///< of the first release, where the family's map knows it (gpt-oss)
+};
 
-/// All parameters of all units, in the same order. local.
+/// In the order of the forward pass. A layer without experts has no expert unit. local.
+std::vector<ParameterUnit> parameter_units(const ModelConfig& config,
+                                           Naming naming = Naming::hugging_face);
+
+/// The naming that more of `tensor_names` follow. local.
+Naming detect_naming(const ModelConfig& config, const std::vector<std::string>& tensor_names);
+
+/// All parameters, in the order of the units. local.
 std::vector<Parameter> all_parameters(const std::vector<ParameterUnit>& units);
 
-/// The same units placed on a grid: dense over world, experts over replica. local.
+/// Patterns of tensors that a checkpoint of this model may have and that are never read
+/// (prediction layers, inv_freq), and of those that repeat another where embeddings are tied.
+std::vector<std::string> ignored_tensors(const ModelConfig& config);
+std::vector<std::string> tied_tensors(const ModelConfig& config);
+
+/// The units with their placement: dense over all ranks, experts over the ranks that hold the same.
+/// local.
 std::vector<zero3::UnitSpec> place_units(const comm::ProcessGrid& grid, const ModelConfig& config,
                                          std::vector<ParameterUnit> units);
 
-/// Positions in the unit list.
-struct UnitIndex {
+/// Where the units of a model lie in parameter_units().
+class UnitIndex {
+ public:
   static constexpr std::size_t embedding = 0;
-  static std::size_t dense(std::int64_t layer) { return static_cast<std::size_t>(1 + 2 * layer); }
-  static std::size_t expert(std::int64_t layer) { return static_cast<std::size_t>(2 + 2 * layer); }
-  static std::size_t head(std::int64_t num_layers) {
-    return static_cast<std::size_t>(1 + 2 * num_layers);
-  }
+
+  explicit UnitIndex(const ModelConfig& config);
+  std::size_t dense(std::int64_t layer) const { return dense_[static_cast<std::size_t>(layer)]; }
+  /// @pre the layer has experts.
+  std::size_t expert(std::int64_t layer) const { return dense(layer) + 1; }
+  std::size_t head() const { return head_; }
+
+ private:
+  std::vector<std::size_t> dense_;
+  std::size_t head_ = 0;
 };
 
 }  // namespace tessera::model

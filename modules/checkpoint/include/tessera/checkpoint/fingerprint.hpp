@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// A 128-bit fingerprint of each tensor and of each expert in it, the same on every grid, in every
+// file format and in every element type that holds the values: XXH3-128 of blocks of the values as
+// f32 in Tessera's order, each keyed by its place, summed modulo 2^128. Because it is a sum, each
+// rank hashes what it holds and one all-reduce gives the whole.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/parameter.hpp"
+#include "comm/communicator.hpp"
+
+namespace tessera::checkpoint {
+
+struct Fingerprint {
+  std::uint64_t low = 0;
+  std::uint64_t high = 0;
+
+  Fingerprint& operator+=(const Fingerprint& other);  ///< modulo 2^128
+  bool operator==(const Fingerprint&) const = default;
+};
+/// 32 hexadecimal digits.
+std::string to_string(const Fingerprint& fingerprint);
+
+/// Elements of one hashed block: the greatest common divisor of 32 and the last dimension, so that
+/// neither an expert's end nor a ZeRO-3 shard's (multiples of 64) falls inside one.
+std::int64_t fingerprint_block(const Shape& shape);
+
+/// What is known of one tensor: one entry per expert, or a single one for a dense tensor.
+struct TensorFingerprint {
+  std::vector<Fingerprint> experts;
+  std::vector<std::int64_t> num_elements;  ///< that were hashed into each entry
+};
+
+/// Fingerprints of some tensors, being summed.
+class FingerprintTable {
+ public:
+  /// Hashes values: elements [begin, begin + values.size()) of the global tensor in Tessera's order
+  /// and orientation. Within an expert (a dense tensor: as a whole) both ends are multiples of the
+  /// block or the end of the expert. local.
+  void add(const Parameter& parameter, std::int64_t begin, std::span<const float> values);
+  /// The same for a tensor of bytes (scales [E, out, in / 32], files [n]) under `name`.
+  void add_bytes(const std::string& name, const Shape& shape, bool is_expert, std::int64_t begin,
+                 std::span<const std::uint8_t> bytes);
+
+  /// Zeroed entry for a tensor of which this rank may hold nothing, so that all ranks sum the same
+  /// tensors. add() makes the entry itself. local.
+  void expect(const std::string& name, std::int64_t num_experts);
+  /// Sums over the ranks, in one all-reduce. Every rank has the same tensors. collective over
+  /// world.
+  void sum(const comm::Communicator& world);
+
+  const TensorFingerprint* find(const std::string& name) const;
+  const std::map<std::string, TensorFingerprint>& tensors() const { return tensors_; }
+
+ private:
+  std::map<std::string, TensorFingerprint> tensors_;
+};
+
+}  // namespace tessera::checkpoint
