@@ -25,8 +25,9 @@ void mxfp4_decode(std::span<const std::uint8_t> blocks, std::span<const std::uin
                   std::span<float> values);
 
 /// values [n * 32] -> blocks [n * 16], scales [n]. A block whose values its `old_scales` entry
-/// reproduces exactly is written with that scale; any other, or all where `old_scales` is empty, by
-/// the rule: scale = 127 + floor(log2(largest |value|)) - 2, kept within [0, 252], codes to
+/// reproduces exactly (the sign of zero included; a block of zeros: any entry) is written with that
+/// scale; any other, or all where `old_scales` is empty, by the rule: scale = 127 +
+/// floor(log2(largest |value|)) - 2, kept within [0, 252] (0 for a block of zeros), codes to
 /// nearest, ties to the even code, saturated at 6; the sign of zero is kept. Throws Error::numeric
 /// for a value that is not finite. local.
 void mxfp4_encode(std::span<const float> values, std::span<const std::uint8_t> old_scales,
