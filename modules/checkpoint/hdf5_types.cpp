@@ -52,29 +52,6 @@ std::optional<Dtype> dtype_of_hdf5(hid_t type) {
   return std::nullopt;
 }
 
-std::uint16_t float_to_f16(float value) {
-  const auto bits = std::bit_cast<std::uint32_t>(value);
-  const auto sign = static_cast<std::uint16_t>((bits >> 16) & 0x8000u);
-  const std::uint32_t magnitude = bits & 0x7fffffffu;
-  if (magnitude > 0x7f800000u) return static_cast<std::uint16_t>(sign | 0x7e00u);
-  if (magnitude >= 0x477ff000u) return static_cast<std::uint16_t>(sign | 0x7c00u);
-  std::uint32_t half = 0, rest = 0, tie = 0;
-  if (magnitude < 0x38800000u) {  // subnormal half: multiples of 2^-24
-    const std::uint32_t shift = 126u - (magnitude >> 23);
-    if (shift > 25) return sign;
-    const std::uint32_t mantissa = (magnitude & 0x7fffffu) | 0x800000u;
-    half = mantissa >> shift;
-    rest = mantissa & ((1u << shift) - 1u);
-    tie = 1u << (shift - 1u);
-  } else {
-    half = (magnitude - 0x38000000u) >> 13;
-    rest = magnitude & 0x1fffu;
-    tie = 0x1000u;
-  }
-  if (rest > tie || (rest == tie && (half & 1u) != 0)) ++half;
-  return static_cast<std::uint16_t>(sign | half);
-}
-
 void narrow(std::span<const float> values, Dtype dtype, std::byte* raw) {
   switch (dtype) {
     case Dtype::bf16: return narrow_as<bf16>(values, raw);

@@ -19,9 +19,6 @@ Hdf5Type hdf5_type(Dtype dtype);
 /// The dtype whose file type equals `type`; none for any other. local.
 std::optional<Dtype> dtype_of_hdf5(hid_t type);
 
-/// IEEE binary16 bits of `value`, rounded to nearest even; overflow gives infinity, NaN stays NaN.
-std::uint16_t float_to_f16(float value);
-
 /// values[i] rounded to nearest even into `raw` (values.size() elements of f16, bf16, f32 or f64).
 /// local.
 void narrow(std::span<const float> values, Dtype dtype, std::byte* raw);

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+// Hashing of blocks, each keyed by its place, and the one sum over the ranks.
+#define XXH_INLINE_ALL
+#include "tessera/checkpoint/fingerprint.hpp"
+
+#include <fmt/format.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <bit>
+#include <numeric>
+
+#include "base/contract.hpp"
+
+namespace tessera::checkpoint {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "hashes are of little-endian elements");
+
+constexpr std::int64_t largest_block = 32;
+
+template <std::int64_t block, class T>
+Fingerprint sum_of_blocks(std::int64_t first, std::span<const T> values) {
+  Fingerprint sum;
+  for (std::size_t i = 0; i < values.size(); i += block) {
+    const XXH128_hash_t hash = XXH3_128bits_withSeed(values.data() + i, block * sizeof(T),
+                                                     static_cast<std::uint64_t>(first) + i);
+    sum += {hash.low64, hash.high64};
+  }
+  return sum;
+}
+
+// `block` divides 32. As constants, so that the compiler keeps of the hash what that length needs.
+template <class T>
+Fingerprint sum_of(std::int64_t block, std::int64_t first, std::span<const T> values) {
+  switch (block) {
+    case 32: return sum_of_blocks<32>(first, values);
+    case 16: return sum_of_blocks<16>(first, values);
+    case 8: return sum_of_blocks<8>(first, values);
+    case 4: return sum_of_blocks<4>(first, values);
+    case 2: return sum_of_blocks<2>(first, values);
+    default: return sum_of_blocks<1>(first, values);
+  }
+}
+
+// Room for `num_experts` entries, zero where they are new.
+TensorFingerprint& entry_of(std::map<std::string, TensorFingerprint>& tensors,
+                            const std::string& name, std::int64_t num_experts) {
+  TensorFingerprint& entry = tensors[name];
+  if (entry.experts.empty()) {
+    entry.experts.resize(static_cast<std::size_t>(num_experts));
+    entry.num_elements.resize(static_cast<std::size_t>(num_experts));
+  }
+  TESSERA_EXPECT(std::ssize(entry.experts) == num_experts);
+  return entry;
+}
+
+std::int64_t num_entries(const Shape& shape, bool is_expert) { return is_expert ? shape[0] : 1; }
+
+// Cuts `values` at the experts' ends.
+template <class T>
+void add_values(TensorFingerprint& entry, const Shape& shape, std::int64_t begin,
+                std::span<const T> values) {
+  if (values.empty()) return;
+  const std::int64_t end = begin + std::ssize(values), block = fingerprint_block(shape);
+  TESSERA_EXPECT(0 <= begin && end <= num_elements(shape));
+  TESSERA_EXPECT(begin % block == 0 && end % block == 0);
+  const std::int64_t expert_size = num_elements(shape) / std::ssize(entry.experts);
+  for (std::int64_t at = begin; at < end;) {
+    const std::int64_t expert = at / expert_size, first = at % expert_size;
+    const std::int64_t size = std::min(expert_size - first, end - at);
+    const auto part = values.subspan(std::size_t(at - begin), std::size_t(size));
+    entry.experts[std::size_t(expert)] += sum_of(block, first, part);
+    entry.num_elements[std::size_t(expert)] += size;
+    at += size;
+  }
+}
+
+constexpr std::uint64_t low_half(std::uint64_t value) { return value & 0xffffffffu; }
+
+}  // namespace
+
+Fingerprint& Fingerprint::operator+=(const Fingerprint& other) {
+  low += other.low;
+  high += other.high + (low < other.low ? 1 : 0);
+  return *this;
+}
+
+std::string to_string(const Fingerprint& fingerprint) {
+  return fmt::format("{:016x}{:016x}", fingerprint.high, fingerprint.low);
+}
+
+std::int64_t fingerprint_block(const Shape& shape) {
+  return shape.empty() ? 1 : std::gcd(largest_block, shape.back());
+}
+
+void FingerprintTable::add(const Parameter& parameter, std::int64_t begin,
+                           std::span<const float> values) {
+  const Shape& shape = parameter.shape;
+  add_values(entry_of(tensors_, parameter.name, num_entries(shape, parameter.is_expert)), shape,
+             begin, values);
+}
+
+void FingerprintTable::add_bytes(const std::string& name, const Shape& shape, bool is_expert,
+                                 std::int64_t begin, std::span<const std::uint8_t> bytes) {
+  add_values(entry_of(tensors_, name, num_entries(shape, is_expert)), shape, begin, bytes);
+}
+
+void FingerprintTable::expect(const std::string& name, std::int64_t num_experts) {
+  entry_of(tensors_, name, num_experts);
+}
+
+// Halves of 32 bits in words of 64: their sums over up to 2^32 ranks do not overflow.
+void FingerprintTable::sum(const comm::Communicator& world) {
+  std::vector<std::uint64_t> words;
+  for (const auto& [name, entry] : tensors_) {
+    for (std::size_t i = 0; i < entry.experts.size(); ++i) {
+      const auto [low, high] = entry.experts[i];
+      words.insert(words.end(), {low_half(low), low >> 32, low_half(high), high >> 32,
+                                 static_cast<std::uint64_t>(entry.num_elements[i])});
+    }
+  }
+  if (words.empty()) return;
+  world.all_reduce("fingerprints", std::span<std::uint64_t>(words), comm::ReduceOp::sum);
+  const std::uint64_t* word = words.data();
+  for (auto& [name, entry] : tensors_) {
+    for (std::size_t i = 0; i < entry.experts.size(); ++i, word += 5) {
+      Fingerprint total{word[0], 0};
+      total += {word[1] << 32, word[1] >> 32};
+      total += {0, word[2] + (word[3] << 32)};
+      entry.experts[i] = total;
+      entry.num_elements[i] = static_cast<std::int64_t>(word[4]);
+    }
+  }
+}
+
+const TensorFingerprint* FingerprintTable::find(const std::string& name) const {
+  const auto found = tensors_.find(name);
+  return found == tensors_.end() ? nullptr : &found->second;
+}
+
+}  // namespace tessera::checkpoint
