@@ -12,21 +12,20 @@ kernel::Vector<T> flat(const kernel::Matrix<T>& matrix) {
   return kernel::Vector<T>(matrix.data(), matrix.size());
 }
 
-/// The router's parameters in f32: its products and softmax are f32 in every mode.
+/// The router with its parameters in f32: its products and softmax are f32 in every mode.
 template <class T>
-struct WideRouter {
-  kernel::Matrix<float> weight;
-  kernel::Vector<float> bias;
-
-  WideRouter(const kernel::Execution& execution, const ModelConfig& config,
-             const UnitView<const T>& dense)
-      : weight(kernel::uninitialized("router weight f32"), config.num_experts, config.hidden_size),
-        bias(kernel::uninitialized("router bias f32"), config.num_experts) {
-    kernel::convert<T, float>(execution, dense.vector("router.weight", weight.size()),
-                              flat(weight));
-    kernel::convert<T, float>(execution, dense.vector("router.bias", bias.size()), bias);
-  }
-};
+moe::Router wide_router(const kernel::Execution& execution, const ModelConfig& config,
+                        const UnitView<const T>& dense,
+                        kernel::Vector<const float> correction_bias) {
+  const std::string& name = config.router.name;
+  const auto weight =
+      kernel::new_matrix<float>("router weight f32", config.num_experts, config.hidden_size);
+  kernel::convert<T, float>(execution, dense.vector(name + ".weight", weight.size()), flat(weight));
+  const auto stored_bias = dense.vector(name + ".bias", config.num_experts);
+  const auto bias = kernel::new_vector<float>("router bias f32", stored_bias.extent(0));
+  if (bias.extent(0) > 0) kernel::convert<T, float>(execution, stored_bias, bias);
+  return {weight, bias, correction_bias, config.router.options};
+}
 
 /// norm(x) in f32; computed again in backward rather than kept.
 template <class T>
@@ -50,30 +49,30 @@ moe::ExpertWeights<T> MoeBlock<T>::expert_weights(const UnitView<const T>& exper
   weights.hidden_size = config_.hidden_size;
   weights.intermediate_size = config_.intermediate_size;
   weights.gate_up = experts.get("gate_up_proj");
-  weights.gate_up_bias = experts.get("gate_up_proj_bias");
+  weights.gate_up_bias = experts.find("gate_up_proj_bias");
   weights.down = experts.get("down_proj");
-  weights.down_bias = experts.get("down_proj_bias");
-  weights.activation.alpha = static_cast<float>(config_.swiglu_alpha);
-  weights.activation.limit = static_cast<float>(config_.swiglu_limit);
+  weights.down_bias = experts.find("down_proj_bias");
+  weights.activation = {config_.activation, static_cast<float>(config_.swiglu_alpha),
+                        static_cast<float>(config_.swiglu_limit)};
   return weights;
 }
 
 template <class T>
 kernel::Matrix<float> MoeBlock<T>::forward(const UnitView<const T>& dense,
                                            const UnitView<const T>& experts,
+                                           kernel::Vector<const float> correction_bias,
                                            kernel::Matrix<float> x, moe::LoadBalance* balance,
                                            MoeSaved<T>& saved) const {
   saved.x = x;
   saved.rstd = kernel::Vector<float>(kernel::uninitialized("moe rstd"), x.extent(0));
   const auto normed = normalize<T>(execution_, config_, dense, x, saved.rstd);
-  const WideRouter<T> router(execution_, config_, dense);
-  saved.routing =
-      moe::route_forward(execution_, {router.weight, router.bias, config_.top_k}, normed);
+  saved.routing = moe::route_forward(
+      execution_, wide_router<T>(execution_, config_, dense, correction_bias), normed);
   if (balance != nullptr) balance->add(execution_, saved.routing);
 
   saved.handle = moe::plan_dispatch(grid_.expert(), config_.num_experts, saved.routing.index);
-  const auto rows = moe::dispatch_forward<T>(grid_.expert(), saved.handle,
-                                             kernel::as_type<T>(execution_, normed));
+  const kernel::Matrix<T> tokens = kernel::as_type<T>(execution_, normed);
+  const auto rows = moe::dispatch_forward<T>(grid_.expert(), saved.handle, tokens);
   const auto outputs =
       moe::expert_forward<T>(execution_, expert_weights(experts), saved.handle.expert_offset,
                              saved.handle.row_expert, rows, saved.expert);
@@ -81,33 +80,39 @@ kernel::Matrix<float> MoeBlock<T>::forward(const UnitView<const T>& dense,
   Kokkos::deep_copy(execution_, y, x);
   saved.outputs =
       moe::combine_forward<T>(grid_.expert(), saved.handle, outputs, saved.routing.weight, y);
+  if (has_shared_experts()) shared_.forward(dense, tokens, saved.shared, y);
   return y;
 }
 
 template <class T>
 void MoeBlock<T>::backward(const UnitView<const T>& dense, const UnitView<const T>& experts,
-                           const MoeSaved<T>& saved, kernel::Vector<const float> aux_gradient,
+                           kernel::Vector<const float> correction_bias, const MoeSaved<T>& saved,
+                           kernel::Vector<const float> aux_gradient,
                            const UnitView<float>& dense_gradients,
                            const UnitView<float>& expert_gradients,
                            kernel::Matrix<float> dx) const {
   const std::int64_t hidden = config_.hidden_size, num_experts = config_.num_experts;
   const kernel::Matrix<float> dweight(kernel::uninitialized("routing dweight"), dx.extent(0),
-                                      config_.top_k);
+                                      config_.router.options.top_k);
   const auto doutputs = moe::combine_backward<T>(grid_.expert(), saved.handle, saved.outputs,
                                                  saved.routing.weight, dx, dweight);
   const auto drows = moe::expert_backward<T>(
       execution_, expert_weights(experts), saved.handle.expert_offset, saved.expert, doutputs,
-      {expert_gradients.get("gate_up_proj"), expert_gradients.get("gate_up_proj_bias"),
-       expert_gradients.get("down_proj"), expert_gradients.get("down_proj_bias")});
+      {expert_gradients.get("gate_up_proj"), expert_gradients.find("gate_up_proj_bias"),
+       expert_gradients.get("down_proj"), expert_gradients.find("down_proj_bias")});
   const kernel::Matrix<float> dnormed("moe dnormed", dx.extent(0), dx.extent(1));
   moe::dispatch_backward<T>(grid_.expert(), saved.handle, drows, dnormed);
 
   const auto normed = normalize<T>(execution_, config_, dense, saved.x, saved.rstd);
-  const WideRouter<T> router(execution_, config_, dense);
-  moe::route_backward(execution_, {router.weight, router.bias, config_.top_k}, saved.routing,
-                      normed, dweight, aux_gradient, dnormed,
-                      dense_gradients.matrix("router.weight", num_experts, hidden),
-                      dense_gradients.vector("router.bias", num_experts));
+  if (has_shared_experts()) {
+    shared_.backward(dense, saved.shared, kernel::as_type<T>(execution_, normed),
+                     kernel::as_type<T>(execution_, dx), dense_gradients, dnormed);
+  }
+  const std::string& router = config_.router.name;
+  moe::route_backward(execution_, wide_router<T>(execution_, config_, dense, correction_bias),
+                      saved.routing, normed, dweight, aux_gradient, dnormed,
+                      dense_gradients.matrix(router + ".weight", num_experts, hidden),
+                      dense_gradients.vector(router + ".bias", num_experts));
   kernel::rms_norm_backward<T>(
       execution_, dnormed, saved.x, dense.vector("post_attention_layernorm.weight", hidden),
       saved.rstd, dx, dense_gradients.vector("post_attention_layernorm.weight", hidden));

@@ -2,19 +2,25 @@
 #include <tessera/model/transformer.hpp>
 
 #include "kernel/rows.hpp"
-#include "tessera/model/parameter_units.hpp"
+#include "tessera/zero3/gather_buffer.hpp"
 
 namespace tessera::model {
 namespace {
 
 kernel::RopeFrequencies frequencies(const ModelConfig& config) {
   const RopeConfig& rope = config.rope;
-  if (rope.variant == RopeVariant::plain) {
-    return kernel::default_frequencies(rope.theta, config.head_size);
+  const std::int64_t size = config.is_latent() ? config.latent.rope_size : config.head_size;
+  switch (rope.variant) {
+    case RopeVariant::plain: return kernel::default_frequencies(rope.theta, size);
+    case RopeVariant::linear: return kernel::linear_frequencies(rope.theta, size, rope.factor);
+    case RopeVariant::llama3:
+      return kernel::llama3_frequencies({rope.theta, size, rope.factor, rope.low_frequency_factor,
+                                         rope.high_frequency_factor, rope.original_max_position});
+    case RopeVariant::yarn: break;
   }
   kernel::YarnOptions yarn;
   yarn.theta = rope.theta;
-  yarn.head_size = config.head_size;
+  yarn.head_size = size;
   yarn.factor = rope.factor;
   yarn.beta_fast = rope.beta_fast;
   yarn.beta_slow = rope.beta_slow;
@@ -31,11 +37,12 @@ kernel::RopeFrequencies frequencies(const ModelConfig& config) {
 template <class T>
 Transformer<T>::Transformer(const comm::ProcessGrid& grid, ModelConfig config,
                             zero3::ParameterStore<T>& store)
-    : grid_(grid), config_(std::move(config)), store_(store) {}
+    : grid_(grid), config_(std::move(config)), store_(store), units_(config_) {}
 
 template <class T>
 PassResult Transformer<T>::pass(const Batch& batch, const PassOptions& options) {
   prepare_rope(batch.length);
+  prepare_correction_biases();
   PassResult result;
   std::vector<Saved> saved;
   const bool collects = options.balance != nullptr && !options.balance->finished();
@@ -60,7 +67,7 @@ PassResult Transformer<T>::pass(const Batch& batch, const PassOptions& options) 
 template <class T>
 kernel::Matrix<float> Transformer<T>::embed(const Batch& batch) {
   const UnitView<const T> embedding = gathered(UnitIndex::embedding);
-  store_.prefetch(UnitIndex::dense(0));
+  store_.prefetch(units_.dense(0));
   const kernel::Matrix<float> x(kernel::uninitialized("embedded"), batch.num_tokens(),
                                 config_.hidden_size);
   kernel::gather_rows<T, float>(
@@ -75,40 +82,53 @@ kernel::Matrix<float> Transformer<T>::forward_layers(const Batch& batch, kernel:
                                                      const PassOptions& options,
                                                      std::vector<Saved>& saved,
                                                      PassResult& result) {
-  const MoeBlock<T> moe_block(grid_, config_);
   const bool collects = options.balance != nullptr && !options.balance->finished();
   moe::LoadBalance* balance = collects ? options.balance : nullptr;
   const bool routing_only = collects && !options.with_gradient;
   for (std::int64_t layer = 0; layer < config_.num_layers; ++layer) {
     const bool is_last = layer + 1 == config_.num_layers;
     Saved kept;
-    const UnitView<const T> dense = gathered(UnitIndex::dense(layer));
-    store_.prefetch(UnitIndex::expert(layer));
+    const UnitView<const T> dense = gathered(units_.dense(layer));
+    if (has_experts(layer)) store_.prefetch(units_.expert(layer));
     const AttentionBlock<T> attention(config_, rope_, layer, batch.sequences, batch.length);
     x = attention.forward(dense, x, kept.attention);
-    const UnitView<const T> experts = gathered(UnitIndex::expert(layer));
-    if (!is_last) store_.prefetch(UnitIndex::dense(layer + 1));
-    if (is_last && !routing_only) store_.prefetch(UnitIndex::head(config_.num_layers));
-    x = moe_block.forward(dense, experts, x, balance, kept.moe);
-    store_.release(UnitIndex::dense(layer));
-    store_.release(UnitIndex::expert(layer));
-    const std::vector<std::int64_t>& load = kept.moe.handle.local_load;
-    result.expert_load.insert(result.expert_load.end(), load.begin(), load.end());
+    // Gathered before the next unit's gather begins: all ranks wait for requests in one order.
+    if (has_experts(layer)) gathered(units_.expert(layer));
+    if (!is_last) store_.prefetch(units_.dense(layer + 1));
+    if (is_last && !routing_only) store_.prefetch(units_.head());
+    x = forward_mlp(layer, dense, x, balance, kept, result);
+    store_.release(units_.dense(layer));
+    if (has_experts(layer)) store_.release(units_.expert(layer));
     if (options.with_gradient) saved.push_back(std::move(kept));
   }
   return x;
 }
 
+/// The layer's second half.
+template <class T>
+kernel::Matrix<float> Transformer<T>::forward_mlp(std::int64_t layer,
+                                                  const UnitView<const T>& dense,
+                                                  kernel::Matrix<float> x,
+                                                  moe::LoadBalance* balance, Saved& kept,
+                                                  PassResult& result) {
+  if (!has_experts(layer)) return MlpBlock<T>(config_).forward(dense, x, kept.mlp);
+  const auto y = MoeBlock<T>(grid_, config_)
+                     .forward(dense, gathered(units_.expert(layer)), correction_bias(layer), x,
+                              balance, kept.moe);
+  const std::vector<std::int64_t>& load = kept.moe.handle.local_load;
+  result.expert_load.insert(result.expert_load.end(), load.begin(), load.end());
+  return y;
+}
+
 template <class T>
 double Transformer<T>::head(const Batch& batch, kernel::Matrix<const float> x,
                             const PassOptions& options, kernel::Matrix<float> dx) {
-  const std::size_t head = UnitIndex::head(config_.num_layers);
+  const std::size_t head = units_.head();
   const std::size_t vocabulary = config_.tied_embeddings ? UnitIndex::embedding : head;
   const char* name = config_.tied_embeddings ? "embed_tokens.weight" : "lm_head.weight";
   const UnitView<const T> weights = gathered(head), matrix = gathered(vocabulary);
   if (options.with_gradient) {
-    store_.prefetch(UnitIndex::expert(config_.num_layers - 1));
-    store_.prefetch(UnitIndex::dense(config_.num_layers - 1));
+    prefetch_layer(config_.num_layers - 1);
   }
   const HeadWeights<T> head_weights{weights.vector("norm.weight", config_.hidden_size),
                                     matrix.matrix(name, config_.vocab_size, config_.hidden_size)};
@@ -131,25 +151,42 @@ template <class T>
 void Transformer<T>::backward_layers(const Batch& batch, std::vector<Saved>& saved,
                                      kernel::Vector<const float> aux_gradient,
                                      kernel::Matrix<float> dx) {
-  const MoeBlock<T> moe_block(grid_, config_);
   for (std::int64_t layer = config_.num_layers - 1; layer >= 0; --layer) {
-    const UnitView<const T> experts = gathered(UnitIndex::expert(layer));
-    const UnitView<const T> dense = gathered(UnitIndex::dense(layer));
-    if (layer > 0) {
-      store_.prefetch(UnitIndex::expert(layer - 1));
-      store_.prefetch(UnitIndex::dense(layer - 1));
-    }
-    const UnitView<float> dense_gradients = gradient(UnitIndex::dense(layer));
-    moe_block.backward(dense, experts, saved[layer].moe, aux_gradient, dense_gradients,
-                       gradient(UnitIndex::expert(layer)), dx);
-    store_.release(UnitIndex::expert(layer));
-    store_.reduce(UnitIndex::expert(layer));
+    Saved& kept = saved[static_cast<std::size_t>(layer)];
+    if (has_experts(layer)) gathered(units_.expert(layer));
+    const UnitView<const T> dense = gathered(units_.dense(layer));
+    if (layer > 0) prefetch_layer(layer - 1);
+    const UnitView<float> gradients = gradient(units_.dense(layer));
+    backward_mlp(layer, dense, kept, aux_gradient, gradients, dx);
     const AttentionBlock<T> attention(config_, rope_, layer, batch.sequences, batch.length);
-    attention.backward(dense, saved[layer].attention, dense_gradients, dx);
-    store_.release(UnitIndex::dense(layer));
-    store_.reduce(UnitIndex::dense(layer));
-    saved[layer] = Saved();
+    attention.backward(dense, kept.attention, gradients, dx);
+    store_.release(units_.dense(layer));
+    store_.reduce(units_.dense(layer));
+    kept = Saved();
   }
+}
+
+/// The layer's second half; its experts' gradient sets off.
+template <class T>
+void Transformer<T>::backward_mlp(std::int64_t layer, const UnitView<const T>& dense,
+                                  const Saved& kept, kernel::Vector<const float> aux_gradient,
+                                  const UnitView<float>& gradients, kernel::Matrix<float> dx) {
+  if (!has_experts(layer)) {
+    return MlpBlock<T>(config_).backward(dense, kept.mlp, gradients, dx);
+  }
+  const std::size_t expert = units_.expert(layer);
+  MoeBlock<T>(grid_, config_)
+      .backward(dense, gathered(expert), correction_bias(layer), kept.moe, aux_gradient, gradients,
+                gradient(expert), dx);
+  store_.release(expert);
+  store_.reduce(expert);
+}
+
+/// In the order in which backward waits for them.
+template <class T>
+void Transformer<T>::prefetch_layer(std::int64_t layer) {
+  if (has_experts(layer)) store_.prefetch(units_.expert(layer));
+  store_.prefetch(units_.dense(layer));
 }
 
 template <class T>
@@ -166,6 +203,23 @@ template <class T>
 void Transformer<T>::prepare_rope(std::int64_t length) {
   if (static_cast<std::int64_t>(rope_.cosine.extent(0)) == length) return;
   rope_ = kernel::make_rope_table(frequencies(config_), length);
+}
+
+template <class T>
+void Transformer<T>::prepare_correction_biases() {
+  if (!config_.router.has_correction_bias || !correction_biases_.empty()) return;
+  correction_biases_.resize(static_cast<std::size_t>(config_.num_layers));
+  for (std::int64_t layer = 0; layer < config_.num_layers; ++layer) {
+    if (!has_experts(layer)) continue;
+    correction_biases_[static_cast<std::size_t>(layer)] =
+        zero3::gather_buffer(store_.unit(units_.dense(layer)), "e_score_correction_bias");
+  }
+}
+
+template <class T>
+kernel::Vector<const float> Transformer<T>::correction_bias(std::int64_t layer) const {
+  if (correction_biases_.empty()) return {};
+  return correction_biases_[static_cast<std::size_t>(layer)];
 }
 
 template <class T>

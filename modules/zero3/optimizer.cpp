@@ -31,6 +31,7 @@ void optimizer_step(ParameterStore<T>& store, const OptimizerOptions& options, d
     Unit& unit = store.unit(i);
     if (options.kind == OptimizerKind::adamw) unit.allocate_moments();
     for (const Slice& slice : unit.slices()) {
+      if (!slice.parameter->trainable) continue;
       const bool decays = options.decay_all || slice.parameter->weight_decay;
       const double decay = decays ? options.weight_decay : 0.0;
       const kernel::Vector<float> gradient = part(unit.gradient(), slice);

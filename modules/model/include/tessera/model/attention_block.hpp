@@ -1,24 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
-// First half of a layer: x + o_proj(attention(rope(qkv_proj(norm(x))))), forward and backward.
+// First half of a layer: x <- x + attention(norm(x)), with grouped or latent heads.
 #pragma once
 
 #include "kernel/attention.hpp"
 #include "kernel/rope.hpp"
 #include "kernel/view.hpp"
 #include "tessera/model/config.hpp"
+#include "tessera/model/grouped_heads.hpp"
+#include "tessera/model/latent_heads.hpp"
 #include "tessera/model/unit_view.hpp"
 
 namespace tessera::model {
 
-/// What backward needs. T tokens = B sequences x S positions of this rank.
+/// What backward needs. T tokens in B sequences of S positions; G query heads per key-value head.
 template <class T>
 struct AttentionSaved {
   kernel::Matrix<float> x;     ///< [T, H] input of the layer
   kernel::Vector<float> rstd;  ///< [T]
   kernel::Matrix<T> normed;    ///< [T, H]
-  kernel::Vector<T> q, k, v;   ///< [B, Hkv, S, G, D], [B, Hkv, S, D] twice
-  kernel::Matrix<float> out;   ///< [T, Hq * D]
-  kernel::Vector<float> lse;   ///< [B, Hkv, S, G]
+  kernel::Vector<T> q, k, v;   ///< [B, Hkv, S, G, D], [B, Hkv, S, D], [B, Hkv, S, Dv]
+  GroupedHeadsSaved grouped;   ///< of one of the two
+  LatentHeadsSaved<T> latent;
+  kernel::Matrix<float> out;  ///< [T, Hq * Dv]
+  kernel::Vector<float> lse;  ///< [B, Hkv, S, G]
 };
 
 template <class T>
@@ -35,12 +39,14 @@ class AttentionBlock {
                 const UnitView<float>& gradients, kernel::Matrix<float> dx) const;
 
  private:
-  kernel::Matrix<float> project(kernel::Matrix<const T> x, const UnitView<const T>& weights,
-                                const char* weight, std::int64_t width) const;
-  void project_backward(kernel::Matrix<const T> dprojected, kernel::Matrix<const T> normed,
-                        const UnitView<const T>& weights, const UnitView<float>& gradients,
-                        const std::string& name, kernel::Matrix<float> dnormed) const;
-  kernel::Vector<const float> sinks(const UnitView<const T>& weights) const;
+  AttentionSaved<T> new_saved(kernel::Matrix<float> x) const;
+  kernel::Matrix<T> output_backward(const UnitView<const T>& weights,
+                                    const AttentionSaved<T>& saved,
+                                    const UnitView<float>& gradients,
+                                    kernel::Matrix<float> dx) const;
+  /// [Hq] f32, or empty where the family has none.
+  kernel::Vector<float> sinks(const UnitView<const T>& weights) const;
+  std::int64_t out_width() const { return shape_.query_heads * shape_.value_size; }
 
   kernel::Execution execution_;
   const ModelConfig& config_;

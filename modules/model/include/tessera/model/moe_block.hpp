@@ -6,6 +6,7 @@
 #include "comm/process_grid.hpp"
 #include "kernel/view.hpp"
 #include "tessera/model/config.hpp"
+#include "tessera/model/mlp.hpp"
 #include "tessera/model/unit_view.hpp"
 #include "tessera/moe/dispatch.hpp"
 #include "tessera/moe/expert.hpp"
@@ -22,32 +23,39 @@ struct MoeSaved {
   moe::DispatchHandle handle;
   moe::ExpertSaved<T> expert;
   kernel::Matrix<T> outputs;  ///< [T * K, H] expert outputs, back at their tokens
+  MlpSaved<T> shared;         ///< empty without shared experts
 };
 
 template <class T>
 class MoeBlock {
  public:
   MoeBlock(const comm::ProcessGrid& grid, const ModelConfig& config)
-      : grid_(grid), config_(config) {}
+      : grid_(grid),
+        config_(config),
+        shared_("mlp.shared_experts.", config.shared_intermediate_size) {}
 
   /// x [T, H] f32 (kept) -> the residual stream after the layer [T, H] f32. `balance` (or null)
-  /// sees the routing. collective over grid.expert(), also for a rank without tokens.
+  /// sees the routing. correction_bias [E] f32, or empty where the family has none. collective over
+  /// grid.expert(), also for a rank without tokens.
   kernel::Matrix<float> forward(const UnitView<const T>& dense, const UnitView<const T>& experts,
+                                kernel::Vector<const float> correction_bias,
                                 kernel::Matrix<float> x, moe::LoadBalance* balance,
                                 MoeSaved<T>& saved) const;
   /// dx [T, H] f32: gradient after the block in, before the block out. aux_gradient: see
   /// moe::route_backward. Adds to both units' gradients. collective over grid.expert().
   void backward(const UnitView<const T>& dense, const UnitView<const T>& experts,
-                const MoeSaved<T>& saved, kernel::Vector<const float> aux_gradient,
-                const UnitView<float>& dense_gradients, const UnitView<float>& expert_gradients,
-                kernel::Matrix<float> dx) const;
+                kernel::Vector<const float> correction_bias, const MoeSaved<T>& saved,
+                kernel::Vector<const float> aux_gradient, const UnitView<float>& dense_gradients,
+                const UnitView<float>& expert_gradients, kernel::Matrix<float> dx) const;
 
  private:
+  bool has_shared_experts() const { return config_.shared_intermediate_size > 0; }
   moe::ExpertWeights<T> expert_weights(const UnitView<const T>& experts) const;
 
   kernel::Execution execution_;
   const comm::ProcessGrid& grid_;
   const ModelConfig& config_;
+  Mlp<T> shared_;
 };
 
 }  // namespace tessera::model

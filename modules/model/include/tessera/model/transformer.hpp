@@ -11,7 +11,9 @@
 #include "tessera/model/batch.hpp"
 #include "tessera/model/config.hpp"
 #include "tessera/model/loss_head.hpp"
+#include "tessera/model/mlp_block.hpp"
 #include "tessera/model/moe_block.hpp"
+#include "tessera/model/parameter_units.hpp"
 #include "tessera/zero3/parameter_store.hpp"
 
 namespace tessera::model {
@@ -29,7 +31,8 @@ struct PassOptions {
 
 struct PassResult {
   double loss_sum = 0.0;                  ///< cross-entropy over this rank's targets
-  std::vector<std::int64_t> expert_load;  ///< [L, E] choices of this rank's tokens
+  std::vector<std::int64_t> expert_load;  ///< [layers with experts, E] choices of this
+                                          ///< rank's tokens
 };
 
 template <class T>
@@ -48,19 +51,32 @@ class Transformer {
  private:
   struct Saved {
     AttentionSaved<T> attention;
-    MoeSaved<T> moe;
+    MoeSaved<T> moe;       ///< of a layer with experts
+    MlpBlockSaved<T> mlp;  ///< of one without
   };
 
   kernel::Matrix<float> embed(const Batch& batch);
   kernel::Matrix<float> forward_layers(const Batch& batch, kernel::Matrix<float> x,
                                        const PassOptions& options, std::vector<Saved>& saved,
                                        PassResult& result);
+  kernel::Matrix<float> forward_mlp(std::int64_t layer, const UnitView<const T>& dense,
+                                    kernel::Matrix<float> x, moe::LoadBalance* balance, Saved& kept,
+                                    PassResult& result);
   double head(const Batch& batch, kernel::Matrix<const float> x, const PassOptions& options,
               kernel::Matrix<float> dx);
   void backward_layers(const Batch& batch, std::vector<Saved>& saved,
                        kernel::Vector<const float> aux_gradient, kernel::Matrix<float> dx);
+  void backward_mlp(std::int64_t layer, const UnitView<const T>& dense, const Saved& kept,
+                    kernel::Vector<const float> aux_gradient, const UnitView<float>& gradients,
+                    kernel::Matrix<float> dx);
+  void prefetch_layer(std::int64_t layer);
   void embed_backward(const Batch& batch, kernel::Matrix<const float> dx);
   void prepare_rope(std::int64_t length);
+  void prepare_correction_biases();
+  kernel::Vector<const float> correction_bias(std::int64_t layer) const;
+  bool has_experts(std::int64_t layer) const {
+    return config_.layer_has_experts[static_cast<std::size_t>(layer)];
+  }
   UnitView<const T> gathered(std::size_t unit_idx);
   UnitView<float> gradient(std::size_t unit_idx);
 
@@ -68,7 +84,11 @@ class Transformer {
   const comm::ProcessGrid& grid_;
   ModelConfig config_;
   zero3::ParameterStore<T>& store_;
+  UnitIndex units_;
   kernel::RopeTable rope_;
+  /// [num_layers] vectors [E] f32 (empty for layers without experts): buffers that nothing trains,
+  /// so they are gathered once, in full precision.
+  std::vector<kernel::Vector<const float>> correction_biases_;
 };
 
 }  // namespace tessera::model

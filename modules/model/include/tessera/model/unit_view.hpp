@@ -24,6 +24,8 @@ class UnitView {
     TESSERA_EXPECT(i < unit_->parameters().size());
     return flat_ + unit_->layout().offset(i);
   }
+  /// The same, or null if the unit has no such parameter.
+  T* find(std::string_view suffix) const { return has(suffix) ? get(suffix) : nullptr; }
   /// [size], or an empty view if the unit has no such parameter.
   kernel::Vector<T> vector(std::string_view suffix, std::int64_t size) const {
     return has(suffix) ? kernel::Vector<T>(get(suffix), size) : kernel::Vector<T>();
