@@ -66,9 +66,9 @@ kernel::Matrix<T> expert_forward(const kernel::Execution& execution,
                            rows_of<float>(saved.hidden, begin, end));
   });
   const std::int64_t biased = weights.gate_up_bias == nullptr ? 0 : experts;
-  kernel::clamped_swiglu_forward<T>(execution, weights.activation, row_expert,
-                                    kernel::Matrix<const T>(weights.gate_up_bias, biased, 2 * i),
-                                    saved.hidden, saved.activated);
+  kernel::swiglu_forward<T>(execution, weights.activation, row_expert,
+                            kernel::Matrix<const T>(weights.gate_up_bias, biased, 2 * i),
+                            saved.hidden, saved.activated);
   const auto outputs = kernel::new_matrix<float>("expert outputs", num_rows, h);
   for_each_expert(expert_offset, [&](std::int64_t e, std::int64_t begin, std::int64_t end) {
     kernel::gemm<T, float>(execution, rows_of<const T>(saved.activated, begin, end),
@@ -100,8 +100,7 @@ kernel::Matrix<T> expert_backward(const kernel::Execution& execution,
                            rows_of<float>(dactivated, begin, end));
   });
   const auto dhidden = kernel::new_matrix<T>("dhidden", num_rows, 2 * i);
-  kernel::clamped_swiglu_backward<T>(execution, weights.activation, saved.hidden, dactivated,
-                                     dhidden);
+  kernel::swiglu_backward<T>(execution, weights.activation, saved.hidden, dactivated, dhidden);
   add_bias_gradients<T>(execution, expert_offset, dhidden, gradients.gate_up_bias);
   const auto drows = kernel::new_matrix<T>("drows", num_rows, h);
   for_each_expert(expert_offset, [&](std::int64_t e, std::int64_t begin, std::int64_t end) {

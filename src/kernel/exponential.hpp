@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a softmax needs of floats, in a form that compilers vectorise: they never vectorise libm's
-// exponential, nor a maximum of floats that respects NaN.
+// What softmax and sigmoid need of floats, in a form that compilers vectorise: they never vectorise
+// libm's exponential, nor a maximum of floats that respects NaN.
 #pragma once
 
 #include <Kokkos_Core.hpp>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -30,6 +31,19 @@ KOKKOS_INLINE_FUNCTION float exp_nonpositive(float x) {
   float power;
   memcpy(&power, &power_bits, sizeof power);
   return p * power;
+}
+
+struct Sigmoid {
+  float value;
+  float complement;  ///< 1 - value, without cancellation
+};
+
+/// 1 / (1 + exp(-x)) by way of the above; NaN stays NaN.
+KOKKOS_INLINE_FUNCTION Sigmoid sigmoid(float x) {
+  const float e = exp_nonpositive(-std::fabs(x));
+  const float larger = 1.0f / (1.0f + e);
+  const float smaller = e * larger;
+  return {x < 0.0f ? smaller : larger, x < 0.0f ? larger : smaller};
 }
 
 /// Integers in the order of the floats that they stand for, so that an integer maximum finds the

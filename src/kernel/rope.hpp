@@ -36,6 +36,23 @@ struct YarnOptions {
 RopeFrequencies yarn_frequencies(const YarnOptions& options);
 /// inverse[i] = theta^(-2 i / D), rounded as above. local, host.
 RopeFrequencies default_frequencies(double theta, std::int64_t head_size);
+/// The above divided by factor (position interpolation, arXiv:2306.15595), rounded as above.
+/// local, host.
+RopeFrequencies linear_frequencies(double theta, std::int64_t head_size, double factor);
+
+/// Llama 3.1's scaling, as transformers' _compute_llama3_parameters: wavelengths beyond
+/// original_max_position / low_frequency_factor are stretched by factor, those below
+/// original_max_position / high_frequency_factor stay, between them both are mixed.
+struct Llama3Options {
+  double theta = 10000.0;
+  std::int64_t head_size = 0;
+  double factor = 1.0;
+  double low_frequency_factor = 1.0;
+  double high_frequency_factor = 4.0;  ///< not low_frequency_factor
+  std::int64_t original_max_position = 8192;
+};
+/// Rounded as above. local, host.
+RopeFrequencies llama3_frequencies(const Llama3Options& options);
 
 /// cos and sin for positions 0 .. S-1, the attention factor included.
 struct RopeTable {

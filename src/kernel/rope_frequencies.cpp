@@ -78,6 +78,37 @@ RopeFrequencies default_frequencies(double theta, std::int64_t head_size) {
   return frequencies;
 }
 
+RopeFrequencies linear_frequencies(double theta, std::int64_t head_size, double factor) {
+  RopeFrequencies frequencies = default_frequencies(theta, head_size);
+  for (double& inverse : frequencies.inverse) {
+    inverse = static_cast<float>(inverse) / static_cast<float>(factor);
+  }
+  return frequencies;
+}
+
+RopeFrequencies llama3_frequencies(const Llama3Options& options) {
+  const double context = static_cast<double>(options.original_max_position);
+  const float factor = static_cast<float>(options.factor);
+  const float low = static_cast<float>(options.low_frequency_factor);
+  const float longest = static_cast<float>(context / options.low_frequency_factor);
+  const float shortest = static_cast<float>(context / options.high_frequency_factor);
+  const float mixed_range =
+      static_cast<float>(options.high_frequency_factor - options.low_frequency_factor);
+  RopeFrequencies frequencies = default_frequencies(options.theta, options.head_size);
+  for (double& inverse : frequencies.inverse) {
+    const float unscaled = static_cast<float>(inverse);
+    // A number divided by a tensor is its reciprocal times the number in torch: two roundings.
+    const float length = (1.0f / unscaled) * static_cast<float>(2.0 * std::numbers::pi);
+    if (length > longest) {
+      inverse = unscaled / factor;
+    } else if (length >= shortest) {
+      const float smooth = ((1.0f / length) * static_cast<float>(context) - low) / mixed_range;
+      inverse = (1.0f - smooth) * unscaled / factor + smooth * unscaled;
+    }
+  }
+  return frequencies;
+}
+
 RopeTable make_rope_table(const RopeFrequencies& frequencies, std::int64_t length) {
   const std::int64_t half = static_cast<std::int64_t>(frequencies.inverse.size());
   RopeTable table{Matrix<float>(uninitialized("tessera::rope_cosine"), length, half),

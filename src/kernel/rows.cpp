@@ -109,6 +109,26 @@ void scatter_add_rows(const Execution& execution, Matrix<const float> source,
       });
 }
 
+void clamp(const Execution& execution, float limit, Matrix<const float> x, Matrix<float> y) {
+  TESSERA_EXPECT(x.extent(0) == y.extent(0) && x.extent(1) == y.extent(1));
+  for_each_element(
+      "tessera::clamp", execution, x.extent(0), x.extent(1),
+      KOKKOS_LAMBDA(const std::int64_t r, const std::int64_t c) {
+        const float below = x(r, c) > limit ? limit : x(r, c);
+        y(r, c) = below < -limit ? -limit : below;
+      });
+}
+
+void clamp_backward(const Execution& execution, float limit, Matrix<const float> x,
+                    Matrix<float> dx) {
+  TESSERA_EXPECT(x.extent(0) == dx.extent(0) && x.extent(1) == dx.extent(1));
+  for_each_element(
+      "tessera::clamp_backward", execution, x.extent(0), x.extent(1),
+      KOKKOS_LAMBDA(const std::int64_t r, const std::int64_t c) {
+        dx(r, c) = x(r, c) > limit || x(r, c) < -limit ? 0.0f : dx(r, c);
+      });
+}
+
 double sum_of_squares(const Execution& execution, Vector<const float> x) {
   double sum = 0.0;
   Kokkos::parallel_reduce(

@@ -77,6 +77,12 @@ template <class T>
 void sum_rows(const Execution& execution, Matrix<const T> rows, Matrix<const std::int32_t> slot,
               Matrix<float> dx);
 
+/// y = x held to [-limit, limit], f32; a NaN passes. y may be x. local.
+void clamp(const Execution& execution, float limit, Matrix<const float> x, Matrix<float> y);
+/// dx = 0 where |x| > limit, x the input of clamp; other elements of dx stay. local.
+void clamp_backward(const Execution& execution, float limit, Matrix<const float> x,
+                    Matrix<float> dx);
+
 /// Sum of squares in f64; NaN and infinity pass through. local.
 double sum_of_squares(const Execution& execution, Vector<const float> x);
 
@@ -100,6 +106,8 @@ void combine_rows_backward(Matrix<const float> dy, Matrix<const T> rows,
                            Matrix<T> drows, Matrix<float> dweight);
 template <class T>
 void sum_rows(Matrix<const T> rows, Matrix<const std::int32_t> slot, Matrix<float> dx);
+void clamp(float limit, Matrix<const float> x, Matrix<float> y);
+void clamp_backward(float limit, Matrix<const float> x, Matrix<float> dx);
 }  // namespace reference
 
 }  // namespace tessera::kernel

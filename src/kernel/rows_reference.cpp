@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Row operations as plain loops with f64 sums: what the tests hold the Kokkos version to. Host
 // memory.
+#include <algorithm>
+#include <cmath>
+
 #include "kernel/rows.hpp"
 
 namespace tessera::kernel::reference {
@@ -87,6 +90,20 @@ void sum_rows(Matrix<const T> rows, Matrix<const std::int32_t> slot, Matrix<floa
         total += static_cast<float>(rows(slot(t, k), c));
       }
       dx(t, c) = static_cast<float>(total);
+    }
+  }
+}
+
+void clamp(float limit, Matrix<const float> x, Matrix<float> y) {
+  for (std::size_t r = 0; r < x.extent(0); ++r) {
+    for (std::size_t c = 0; c < x.extent(1); ++c) y(r, c) = std::clamp(x(r, c), -limit, limit);
+  }
+}
+
+void clamp_backward(float limit, Matrix<const float> x, Matrix<float> dx) {
+  for (std::size_t r = 0; r < x.extent(0); ++r) {
+    for (std::size_t c = 0; c < x.extent(1); ++c) {
+      if (std::abs(x(r, c)) > limit) dx(r, c) = 0.0f;
     }
   }
 }

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Clamped SwiGLU forward and backward with Kokkos, one element of the activation at a time.
+// SwiGLU, plain and clamped, forward and backward with Kokkos, one element of the activation at a
+// time.
 #include "kernel/swiglu.hpp"
-
-#include <cmath>
 
 #include "base/contract.hpp"
 #include "kernel/exponential.hpp"
@@ -21,30 +20,36 @@ KOKKOS_INLINE_FUNCTION float at_least(float value, float limit) {
   return value < limit ? limit : value;
 }
 
-struct Sigmoid {
-  float value;
-  float complement;  ///< 1 - value, without cancellation
-};
-
-KOKKOS_INLINE_FUNCTION Sigmoid sigmoid(float x) {
-  const float e = exp_nonpositive(-std::fabs(x));
-  const float larger = 1.0f / (1.0f + e);
-  const float smaller = e * larger;
-  return {x < 0.0f ? smaller : larger, x < 0.0f ? larger : smaller};
+template <class T>
+void plain_forward(const Execution& execution, Matrix<const float> hidden, Matrix<T> activated) {
+  const std::int64_t inner = activated.extent(1);
+  for_each_element(
+      "tessera::swiglu_forward", execution, activated.extent(0), inner,
+      KOKKOS_LAMBDA(const std::int64_t r, const std::int64_t i) {
+        const float gate = hidden(r, i);
+        activated(r, i) = static_cast<T>(gate * sigmoid(gate).value * hidden(r, inner + i));
+      });
 }
 
-}  // namespace
+template <class T>
+void plain_backward(const Execution& execution, Matrix<const float> hidden,
+                    Matrix<const float> dactivated, Matrix<T> dhidden) {
+  const std::int64_t inner = dactivated.extent(1);
+  for_each_element(
+      "tessera::swiglu_backward", execution, dactivated.extent(0), inner,
+      KOKKOS_LAMBDA(const std::int64_t r, const std::int64_t i) {
+        const float gate = hidden(r, i);
+        const Sigmoid s = sigmoid(gate);
+        const float da = dactivated(r, i);
+        const float slope = s.value * (1.0f + gate * s.complement);
+        dhidden(r, i) = static_cast<T>(da * hidden(r, inner + i) * slope);
+        dhidden(r, inner + i) = static_cast<T>(da * gate * s.value);
+      });
+}
 
 template <class T>
-void clamped_swiglu_forward(const Execution& execution, ClampedSwiglu options,
-                            Vector<const std::int32_t> row_expert, Matrix<const T> bias,
-                            Matrix<float> hidden, Matrix<T> activated) {
-  if (hidden.size() == 0) return;
-  const bool has_bias = bias.size() > 0;
-  TESSERA_EXPECT(hidden.extent(1) == 2 * activated.extent(1));
-  TESSERA_EXPECT(!has_bias ||
-                 (bias.extent(1) == hidden.extent(1) && row_expert.extent(0) == hidden.extent(0)));
-  if (has_bias) add_row_bias<T>(execution, row_expert, bias, hidden);
+void clamped_forward(const Execution& execution, Swiglu options, Matrix<const float> hidden,
+                     Matrix<T> activated) {
   const float limit = options.limit;
   const float alpha = options.alpha;
   for_each_element(
@@ -58,12 +63,8 @@ void clamped_swiglu_forward(const Execution& execution, ClampedSwiglu options,
 }
 
 template <class T>
-void clamped_swiglu_backward(const Execution& execution, ClampedSwiglu options,
-                             Matrix<const float> hidden, Matrix<const float> dactivated,
-                             Matrix<T> dhidden) {
-  if (hidden.size() == 0) return;
-  TESSERA_EXPECT(hidden.extent(1) == 2 * dactivated.extent(1));
-  TESSERA_EXPECT(dhidden.extent(0) == hidden.extent(0) && dhidden.extent(1) == hidden.extent(1));
+void clamped_backward(const Execution& execution, Swiglu options, Matrix<const float> hidden,
+                      Matrix<const float> dactivated, Matrix<T> dhidden) {
   const float limit = options.limit;
   const float alpha = options.alpha;
   for_each_element(
@@ -82,12 +83,42 @@ void clamped_swiglu_backward(const Execution& execution, ClampedSwiglu options,
       });
 }
 
-#define TESSERA_INSTANTIATE(T)                                                                   \
-  template void clamped_swiglu_forward<T>(const Execution&, ClampedSwiglu,                       \
-                                          Vector<const std::int32_t>, Matrix<const T>,           \
-                                          Matrix<float>, Matrix<T>);                             \
-  template void clamped_swiglu_backward<T>(const Execution&, ClampedSwiglu, Matrix<const float>, \
-                                           Matrix<const float>, Matrix<T>);
+}  // namespace
+
+template <class T>
+void swiglu_forward(const Execution& execution, Swiglu options,
+                    Vector<const std::int32_t> row_expert, Matrix<const T> bias,
+                    Matrix<float> hidden, Matrix<T> activated) {
+  if (hidden.size() == 0) return;
+  TESSERA_EXPECT(hidden.extent(0) == activated.extent(0) &&
+                 hidden.extent(1) == 2 * activated.extent(1));
+  if (bias.size() > 0) add_row_bias<T>(execution, row_expert, bias, hidden);
+  if (options.kind == Activation::swiglu) {
+    plain_forward<T>(execution, hidden, activated);
+  } else {
+    clamped_forward<T>(execution, options, hidden, activated);
+  }
+}
+
+template <class T>
+void swiglu_backward(const Execution& execution, Swiglu options, Matrix<const float> hidden,
+                     Matrix<const float> dactivated, Matrix<T> dhidden) {
+  if (hidden.size() == 0) return;
+  TESSERA_EXPECT(hidden.extent(0) == dactivated.extent(0) &&
+                 hidden.extent(1) == 2 * dactivated.extent(1));
+  TESSERA_EXPECT(dhidden.extent(0) == hidden.extent(0) && dhidden.extent(1) == hidden.extent(1));
+  if (options.kind == Activation::swiglu) {
+    plain_backward<T>(execution, hidden, dactivated, dhidden);
+  } else {
+    clamped_backward<T>(execution, options, hidden, dactivated, dhidden);
+  }
+}
+
+#define TESSERA_INSTANTIATE(T)                                                          \
+  template void swiglu_forward<T>(const Execution&, Swiglu, Vector<const std::int32_t>, \
+                                  Matrix<const T>, Matrix<float>, Matrix<T>);           \
+  template void swiglu_backward<T>(const Execution&, Swiglu, Matrix<const float>,       \
+                                   Matrix<const float>, Matrix<T>);
 TESSERA_INSTANTIATE(float)
 TESSERA_INSTANTIATE(bf16)
 #undef TESSERA_INSTANTIATE

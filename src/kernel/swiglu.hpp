@@ -1,38 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0
-// Gated activations of expert MLPs. Rows belong to experts: row r adds bias[row_expert[r], :].
+// Gated activations of MLPs. Rows may belong to experts: row r adds bias[row_expert[r], :].
 #pragma once
 
+#include "kernel/activation.hpp"
 #include "kernel/view.hpp"
 
 namespace tessera::kernel {
 
-/// gpt-oss' clamped SwiGLU on interleaved columns: gate = even, up = odd.
-///   g' = min(g, limit), u' = clamp(u, -limit, limit), a = (u' + 1) g' sigmoid(alpha g')
-struct ClampedSwiglu {
+/// Which activation; alpha and limit are the clamped one's.
+struct Swiglu {
+  Activation kind = Activation::clamped_swiglu;
   float alpha = 1.702f;
   float limit = 7.0f;
 };
 
 /// hidden [N, 2I] f32 gets bias added in place (kept for backward); activated [N, I] T. local.
-/// bias [E_l, 2I] T or empty; row_expert [N] i32 = local expert of each row.
+/// bias [E_l, 2I] T or empty; row_expert [N] i32 = local expert of each row, or empty without bias.
 template <class T>
-void clamped_swiglu_forward(const Execution& execution, ClampedSwiglu options,
-                            Vector<const std::int32_t> row_expert, Matrix<const T> bias,
-                            Matrix<float> hidden, Matrix<T> activated);
+void swiglu_forward(const Execution& execution, Swiglu options,
+                    Vector<const std::int32_t> row_expert, Matrix<const T> bias,
+                    Matrix<float> hidden, Matrix<T> activated);
 
 /// dhidden [N, 2I] T from dactivated [N, I] f32 and the biased hidden of the forward pass. local.
 template <class T>
-void clamped_swiglu_backward(const Execution& execution, ClampedSwiglu options,
-                             Matrix<const float> hidden, Matrix<const float> dactivated,
-                             Matrix<T> dhidden);
+void swiglu_backward(const Execution& execution, Swiglu options, Matrix<const float> hidden,
+                     Matrix<const float> dactivated, Matrix<T> dhidden);
 
 namespace reference {
 template <class T>
-void clamped_swiglu_forward(ClampedSwiglu options, Vector<const std::int32_t> row_expert,
-                            Matrix<const T> bias, Matrix<float> hidden, Matrix<T> activated);
+void swiglu_forward(Swiglu options, Vector<const std::int32_t> row_expert, Matrix<const T> bias,
+                    Matrix<float> hidden, Matrix<T> activated);
 template <class T>
-void clamped_swiglu_backward(ClampedSwiglu options, Matrix<const float> hidden,
-                             Matrix<const float> dactivated, Matrix<T> dhidden);
+void swiglu_backward(Swiglu options, Matrix<const float> hidden, Matrix<const float> dactivated,
+                     Matrix<T> dhidden);
 }  // namespace reference
 
 }  // namespace tessera::kernel

@@ -3,31 +3,14 @@
 // row.
 #include "kernel/top_k.hpp"
 
-#include <cstring>
-
 #include "base/contract.hpp"
 #include "kernel/exponential.hpp"
 #include "kernel/rows_loop.hpp"
+#include "kernel/selection.hpp"
 
 namespace tessera::kernel {
 
 namespace {
-
-/// An integer that orders (logit, expert) as the router does: larger logit first, then lower
-/// expert. All keys of a row differ and NaN is the largest logit, as in torch.topk, so that every
-/// pass of the selection finds an expert and a NaN reaches the loss.
-KOKKOS_INLINE_FUNCTION std::int64_t selection_key(float logit, std::int64_t expert) {
-  std::int32_t bits;
-  memcpy(&bits, &logit, sizeof bits);
-  const std::int32_t magnitude = bits & 0x7fffffff;
-  std::int32_t order = bits < 0 ? -magnitude : magnitude;  // -0 and +0 tie
-  if (magnitude > 0x7f800000) order = 0x7f800001;
-  return static_cast<std::int64_t>(order) * (std::int64_t{1} << 32) + (0xffffffff - expert);
-}
-
-KOKKOS_INLINE_FUNCTION std::int32_t expert_of(std::int64_t key) {
-  return static_cast<std::int32_t>(0xffffffff - (key & 0xffffffff));
-}
 
 struct RowSoftmax {
   float maximum;
@@ -60,14 +43,9 @@ void top_k_softmax_forward(const Execution& execution, Matrix<const float> logit
         std::int64_t previous = INT64_MAX;
         float sum = 0.0f;
         for (std::int64_t j = 0; j < choices; ++j) {
-          std::int64_t best = INT64_MIN;
-          for (std::int64_t e = 0; e < experts; ++e) {
-            const std::int64_t key = selection_key(logits(t, e), e);
-            best = key < previous && key > best ? key : best;
-          }
-          previous = best;
-          index(t, j) = expert_of(best);
-          weight(t, j) = exp_nonpositive(logits(t, expert_of(best)) - logits(t, index(t, 0)));
+          previous = next_key(&logits(t, 0), experts, previous);
+          index(t, j) = expert_of(previous);
+          weight(t, j) = exp_nonpositive(logits(t, index(t, j)) - logits(t, index(t, 0)));
           sum += weight(t, j);
         }
         for (std::int64_t j = 0; j < choices; ++j) weight(t, j) /= sum;
@@ -88,6 +66,51 @@ void top_k_softmax_backward(const Execution& execution, Matrix<const std::int32_
         double mean = 0.0;
         for (std::int64_t j = 0; j < choices; ++j) {
           mean += static_cast<double>(weight(t, j)) * dweight(t, j);
+        }
+        for (std::int64_t j = 0; j < choices; ++j) {
+          dlogits(t, index(t, j)) = static_cast<float>(weight(t, j) * (dweight(t, j) - mean));
+        }
+      });
+}
+
+void top_k_probability_forward(const Execution& execution, Matrix<const float> logits,
+                               Matrix<std::int32_t> index, Matrix<float> weight) {
+  if (index.size() == 0) return;
+  TESSERA_EXPECT(index.extent(1) <= logits.extent(1) && index.extent(0) == logits.extent(0));
+  const std::int64_t experts = logits.extent(1);
+  const std::int64_t choices = index.extent(1);
+  Kokkos::parallel_for(
+      "tessera::top_k_probability_forward", Range(execution, 0, logits.extent(0)),
+      KOKKOS_LAMBDA(const std::int64_t t) {
+        const RowSoftmax softmax = softmax_of_row(logits, t);
+        std::int64_t previous = INT64_MAX;
+        for (std::int64_t j = 0; j < choices; ++j) {
+          previous = next_key(&logits(t, 0), experts, previous);
+          index(t, j) = expert_of(previous);
+          weight(t, j) =
+              softmax.inverse_sum * exp_nonpositive(logits(t, index(t, j)) - softmax.maximum);
+        }
+      });
+}
+
+void top_k_probability_backward(const Execution& execution, Matrix<const float> logits,
+                                Matrix<const std::int32_t> index, Matrix<const float> weight,
+                                Matrix<const float> dweight, Matrix<float> dlogits) {
+  if (dlogits.size() == 0) return;
+  TESSERA_EXPECT(index.extent(0) == dlogits.extent(0) && logits.extent(1) == dlogits.extent(1));
+  const std::int64_t experts = logits.extent(1);
+  const std::int64_t choices = index.extent(1);
+  Kokkos::parallel_for(
+      "tessera::top_k_probability_backward", Range(execution, 0, logits.extent(0)),
+      KOKKOS_LAMBDA(const std::int64_t t) {
+        const RowSoftmax softmax = softmax_of_row(logits, t);
+        double mean = 0.0;  // in f64 as above
+        for (std::int64_t j = 0; j < choices; ++j) {
+          mean += static_cast<double>(weight(t, j)) * dweight(t, j);
+        }
+        for (std::int64_t e = 0; e < experts; ++e) {
+          const float p = exp_nonpositive(logits(t, e) - softmax.maximum) * softmax.inverse_sum;
+          dlogits(t, e) = static_cast<float>(-p * mean);
         }
         for (std::int64_t j = 0; j < choices; ++j) {
           dlogits(t, index(t, j)) = static_cast<float>(weight(t, j) * (dweight(t, j) - mean));

@@ -15,21 +15,21 @@ namespace {
 
 template <class T>
 void check_against_reference(std::int64_t rows, std::int64_t inner, std::int64_t experts) {
-  const ClampedSwiglu options;
+  const Swiglu options;
   const auto bias = random_matrix<T>(experts, 2 * inner, 41);
   const auto row_expert = random_indices(experts > 0 ? rows : 0, experts > 0 ? experts : 1, 42);
   const auto hidden = random_matrix<float>(rows, 2 * inner, 43, -12.0, 12.0);
   const auto hidden_expected = copy_of(hidden);
   Matrix<T> activated("activated", rows, inner), expected("expected", rows, inner);
-  clamped_swiglu_forward<T>(Execution(), options, row_expert, bias, hidden, activated);
-  reference::clamped_swiglu_forward<T>(options, row_expert, bias, hidden_expected, expected);
+  swiglu_forward<T>(Execution(), options, row_expert, bias, hidden, activated);
+  reference::swiglu_forward<T>(options, row_expert, bias, hidden_expected, expected);
   CHECK(distance(hidden, hidden_expected) == 0.0);
   CHECK(distance(activated, expected) <= tolerance<T>());
 
   const auto dactivated = random_matrix<float>(rows, inner, 44);
   Matrix<T> dhidden("dhidden", rows, 2 * inner), dhidden_expected("dhidden", rows, 2 * inner);
-  clamped_swiglu_backward<T>(Execution(), options, hidden, dactivated, dhidden);
-  reference::clamped_swiglu_backward<T>(options, hidden, dactivated, dhidden_expected);
+  swiglu_backward<T>(Execution(), options, hidden, dactivated, dhidden);
+  reference::swiglu_backward<T>(options, hidden, dactivated, dhidden_expected);
   CHECK(distance(dhidden, dhidden_expected) <= tolerance<T>());
 }
 
@@ -46,7 +46,7 @@ TEST_CASE("Clamped SwiGLU agrees with its reference, with and without bias") {
 }
 
 TEST_CASE("The gradient of clamped SwiGLU agrees with central differences and is zero beyond") {
-  const ClampedSwiglu options{1.702f, 1.0f};
+  const Swiglu options{Activation::clamped_swiglu, 1.702f, 1.0f};
   const float step = 1e-2f;
   auto hidden = random_matrix<float>(9, 34, 45, -2.0, 2.0);
   std::size_t num_clamped = 0;
@@ -59,10 +59,10 @@ TEST_CASE("The gradient of clamped SwiGLU agrees with central differences and is
   const auto dactivated = random_matrix<float>(9, 17, 46);
   Matrix<float> activated("activated", 9, 17), dhidden("dhidden", 9, 34);
   const auto loss = [&] {
-    reference::clamped_swiglu_forward<float>(options, {}, {}, hidden, activated);
+    reference::swiglu_forward<float>(options, {}, {}, hidden, activated);
     return weighted_sum(activated, dactivated);
   };
-  reference::clamped_swiglu_backward<float>(options, hidden, dactivated, dhidden);
+  reference::swiglu_backward<float>(options, hidden, dactivated, dhidden);
   CHECK(distance(dhidden, central_differences(hidden, loss, step)) < 1e-3);
 }
 
@@ -72,8 +72,8 @@ TEST_CASE("Far from zero the activation is finite and a NaN is kept") {
   for (int c = 0; c < 10; ++c) hidden(0, c) = values[c];
   const Matrix<float> dactivated("dactivated", 1, 5), dhidden("dhidden", 1, 10);
   Kokkos::deep_copy(dactivated, 1.0f);
-  clamped_swiglu_forward<float>(Execution(), {}, {}, {}, hidden, activated);
-  clamped_swiglu_backward<float>(Execution(), {}, hidden, dactivated, dhidden);
+  swiglu_forward<float>(Execution(), {}, {}, {}, hidden, activated);
+  swiglu_backward<float>(Execution(), {}, hidden, dactivated, dhidden);
   CHECK(std::abs(activated(0, 0)) < 1e-6f);
   CHECK(std::abs(activated(0, 1)) < 1e-30f);
   CHECK(activated(0, 2) == Approx(-42.0f));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The local experts' MLPs on rows grouped by expert: up projection, clamped SwiGLU, down
+// The local experts' MLPs on rows grouped by expert: up projection, gated activation, down
 // projection. Third stage of the MoE layer. An expert without rows costs nothing and gets a zero
 // gradient.
 #pragma once
@@ -18,11 +18,11 @@ struct ExpertWeights {
   std::int64_t local_experts = 0;
   std::int64_t hidden_size = 0;        ///< H
   std::int64_t intermediate_size = 0;  ///< I
-  const T* gate_up = nullptr;          ///< [E_l, 2I, H], gate and up interleaved
+  const T* gate_up = nullptr;          ///< [E_l, 2I, H], gate and up as the activation has them
   const T* gate_up_bias = nullptr;     ///< [E_l, 2I] or null
   const T* down = nullptr;             ///< [E_l, H, I]
   const T* down_bias = nullptr;        ///< [E_l, H] or null
-  kernel::ClampedSwiglu activation;
+  kernel::Swiglu activation;
 };
 
 /// Gradients of the same, f32, added to.
