@@ -113,7 +113,7 @@ kernel::Matrix<float> GroupedHeads<T>::norm_rows(kernel::Matrix<float> projected
                                  ? shape_.head_size
                                  : static_cast<std::int64_t>(projected.extent(1));
   const auto size = static_cast<std::int64_t>(projected.size());
-  return {projected.data(), width > 0 ? size / width : 0, width};
+  return kernel::Matrix<float>(projected.data(), width > 0 ? size / width : 0, width);
 }
 
 template <class T>

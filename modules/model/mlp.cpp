@@ -26,7 +26,7 @@ constexpr const char* halves[] = {"gate_proj", "up_proj"};
 template <class T>
 kernel::Vector<T> half_of(const kernel::Vector<T>& vector, std::int64_t half) {
   const std::int64_t width = vector.extent(0) / 2;
-  return {vector.data() + half * width, width};
+  return kernel::Vector<T>(vector.data() + half * width, width);
 }
 
 }  // namespace
