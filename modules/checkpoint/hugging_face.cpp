@@ -3,25 +3,14 @@
 
 #include <algorithm>
 
+#include "base/contract.hpp"
 #include "comm/agree.hpp"
 #include "comm/watchdog.hpp"
 #include "hugging_face_directory.hpp"
 #include "tensor_loader.hpp"
+#include "tessera/checkpoint/encoding.hpp"
 
 namespace tessera::checkpoint {
-
-struct HuggingFaceSource::Impl {
-  std::vector<StoredTensor> tensors;  ///< in the order of Source::tensors_
-
-  const StoredTensor* find(const std::string& name) const {
-    const auto found = std::lower_bound(
-        tensors.begin(), tensors.end(), name,
-        [](const StoredTensor& tensor, const std::string& key) { return tensor.info.name < key; });
-    return found != tensors.end() && found->info.name == name ? &*found : nullptr;
-  }
-};
-
-HuggingFaceSource::~HuggingFaceSource() = default;
 
 std::unique_ptr<HuggingFaceSource> HuggingFaceSource::open(const comm::Communicator& world,
                                                            const std::filesystem::path& directory) {
@@ -36,9 +25,37 @@ std::unique_ptr<HuggingFaceSource> HuggingFaceSource::open(const comm::Communica
   source->path_ = directory;
   source->config_json_ = std::move(found.config_json);
   source->files_ = std::move(found.files);
-  for (const StoredTensor& tensor : found.tensors) source->tensors_.push_back(tensor.info);
-  source->impl_ = std::make_unique<Impl>(Impl{std::move(found.tensors)});
+  source->tensors_ = std::move(found.tensors);
   return source;
+}
+
+bool HuggingFaceSource::has(const Parameter& parameter) const {
+  const std::vector<StoredPart> stored = parts(parameter);
+  return std::all_of(stored.begin(), stored.end(), [&](const StoredPart& part) {
+    return find_part(*this, parameter, part).is_readable();
+  });
+}
+
+Origin HuggingFaceSource::origin(const Parameter& parameter) const {
+  Origin origin{.dtypes = {}};
+  for (const StoredPart& part : parts(parameter)) {
+    const EncodedPart encoded = find_part(*this, parameter, part);
+    TESSERA_EXPECT(encoded.is_readable());
+    if (encoded.encoding == Encoding::mxfp4) origin.mxfp4 = true;
+    const bool is_plain = encoded.encoding == Encoding::plain;
+    origin.dtypes.push_back(is_plain ? encoded.values->dtype : Dtype::bf16);
+  }
+  const bool are_alike = std::all_of(origin.dtypes.begin(), origin.dtypes.end(),
+                                     [&](Dtype dtype) { return dtype == origin.dtypes.front(); });
+  if (are_alike) origin.dtypes.resize(1);
+  return origin;
+}
+
+std::int64_t HuggingFaceSource::stored_bytes(const Parameter& parameter) const {
+  std::int64_t bytes = 0;
+  for (const StoredPart& part : parts(parameter))
+    bytes += encoded_bytes(find_part(*this, parameter, part), part);
+  return bytes;
 }
 
 LoadReport HuggingFaceSource::load(const comm::ProcessGrid& grid,
@@ -46,9 +63,11 @@ LoadReport HuggingFaceSource::load(const comm::ProcessGrid& grid,
                                    std::span<const Slice> slices, std::span<float> shard,
                                    const LoadOptions& options) {
   const comm::Phase phase("read checkpoint", grid.world().options().deadline);
-  const auto lookup = [this](const Parameter& parameter) { return impl_->find(parameter.name); };
-  const ReadPlan plan = make_read_plan(grid, parameters, slices, lookup, options.buffer_bytes);
-  return TensorLoader(grid, path_, plan, shard).run();
+  const ReadPlan plan = make_read_plan(grid, *this, parameters, slices, options.buffer_bytes);
+  if (options.fingerprints != nullptr)
+    for (const Parameter& parameter : parameters)
+      options.fingerprints->expect(parameter.name, parameter.is_expert ? parameter.shape[0] : 1);
+  return TensorLoader(grid, path_, plan, shard, options).run();
 }
 
 }  // namespace tessera::checkpoint

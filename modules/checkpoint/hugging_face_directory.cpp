@@ -38,9 +38,10 @@ std::string read_text(const fs::path& path, int world_rank, std::int64_t max_byt
 EmbeddedFiles read_small_files(const fs::path& directory, int world_rank) {
   EmbeddedFiles files;
   files["config.json"] = read_text(directory / "config.json", world_rank, max_config_bytes);
-  for (const char* name : {"generation_config.json", "tokenizer.json", "tokenizer_config.json",
-                           "special_tokens_map.json", "vocab.json", "merges.txt", "tokenizer.model",
-                           "chat_template.jinja", "chat_template.json"})
+  for (const char* name :
+       {"generation_config.json", "tokenizer.json", "tokenizer_config.json",
+        "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
+        "tokenizer.model", "chat_template.jinja", "chat_template.json"})
     if (fs::exists(directory / name))
       files[name] = read_text(directory / name, world_rank, max_small_file_bytes);
   return files;
@@ -118,9 +119,9 @@ std::optional<WeightMap> read_index(const fs::path& directory, int world_rank) {
   return weights;
 }
 
-std::vector<StoredTensor> read_headers(const fs::path& directory,
-                                       const std::set<std::string>& files, int world_rank) {
-  std::vector<StoredTensor> tensors;
+std::vector<TensorInfo> read_headers(const fs::path& directory, const std::set<std::string>& files,
+                                     int world_rank) {
+  std::vector<TensorInfo> tensors;
   std::int64_t headers_bytes = 0;
   for (const std::string& file : files) {
     SafetensorsHeader header = read_safetensors_header(directory / file, world_rank);
@@ -132,25 +133,25 @@ std::vector<StoredTensor> read_headers(const fs::path& directory,
           "memory; no model needs that)",
           directory.string(), max_headers_bytes);
     for (SafetensorsTensor& tensor : header.tensors)
-      tensors.push_back({{std::move(tensor.name), tensor.dtype, std::move(tensor.shape), file},
+      tensors.push_back({std::move(tensor.name), tensor.dtype, std::move(tensor.shape), file,
                          header.data_offset_bytes + tensor.begin_bytes});
   }
   std::stable_sort(tensors.begin(), tensors.end(),
-                   [](const auto& a, const auto& b) { return a.info.name < b.info.name; });
+                   [](const auto& a, const auto& b) { return a.name < b.name; });
   return tensors;
 }
 
 /// Every disagreement between index and headers, one a line.
 std::vector<std::string> disagreements(const WeightMap& weights,
-                                       const std::vector<StoredTensor>& tensors) {
+                                       const std::vector<TensorInfo>& tensors) {
   std::vector<std::string> found;
   std::set<std::pair<std::string, std::string>> present;
   for (std::size_t k = 0; k < tensors.size(); ++k) {
-    const TensorInfo& tensor = tensors[k].info;
+    const TensorInfo& tensor = tensors[k];
     present.emplace(tensor.name, tensor.file);
-    if (k > 0 && tensors[k - 1].info.name == tensor.name)
+    if (k > 0 && tensors[k - 1].name == tensor.name)
       found.push_back(fmt::format("'{}' is in two files, {} and {}", tensor.name,
-                                  tensors[k - 1].info.file, tensor.file));
+                                  tensors[k - 1].file, tensor.file));
     if (!weights.contains(tensor.name))
       found.push_back(fmt::format("'{}' is in {} but not in the index", tensor.name, tensor.file));
   }
@@ -161,7 +162,7 @@ std::vector<std::string> disagreements(const WeightMap& weights,
   return found;
 }
 
-void require_agreement(const WeightMap& weights, const std::vector<StoredTensor>& tensors) {
+void require_agreement(const WeightMap& weights, const std::vector<TensorInfo>& tensors) {
   constexpr std::size_t shown = 20;
   auto found = disagreements(weights, tensors);
   if (found.empty()) return;
@@ -202,8 +203,9 @@ HuggingFaceDirectory scan_hugging_face_directory(const fs::path& directory, int 
 std::string HuggingFaceDirectory::serialise() const {
   // CBOR, because tokenizer files need not be text.
   json packed = {{"tensors", json::array()}, {"files", json::object()}};
-  for (const auto& [info, offset] : tensors)
-    packed["tensors"].push_back({info.name, int(info.dtype), info.shape, info.file, offset});
+  for (const TensorInfo& tensor : tensors)
+    packed["tensors"].push_back(
+        {tensor.name, int(tensor.dtype), tensor.shape, tensor.file, tensor.offset_bytes});
   for (const auto& [name, content] : files)
     packed["files"][name] = json::binary({content.begin(), content.end()});
   std::string text;
@@ -215,8 +217,8 @@ HuggingFaceDirectory HuggingFaceDirectory::deserialise(const std::string& text) 
   const json packed = json::from_cbor(text);
   HuggingFaceDirectory result;
   for (const json& entry : packed.at("tensors"))
-    result.tensors.push_back({{entry[0].get<std::string>(), Dtype(entry[1].get<int>()),
-                               entry[2].get<Shape>(), entry[3].get<std::string>()},
+    result.tensors.push_back({entry[0].get<std::string>(), Dtype(entry[1].get<int>()),
+                              entry[2].get<Shape>(), entry[3].get<std::string>(),
                               entry[4].get<std::int64_t>()});
   for (const auto& [name, content] : packed.at("files").items())
     result.files[name].assign(content.get_binary().begin(), content.get_binary().end());

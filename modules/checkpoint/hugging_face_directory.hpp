@@ -12,14 +12,9 @@
 
 namespace tessera::checkpoint {
 
-struct StoredTensor {
-  TensorInfo info;
-  std::int64_t offset_bytes = 0;  ///< of its first element, from the start of its file
-};
-
 struct HuggingFaceDirectory {
   std::string config_json;
-  std::vector<StoredTensor> tensors;  ///< sorted by name
+  std::vector<TensorInfo> tensors;  ///< sorted by name
   EmbeddedFiles files;
 
   std::string serialise() const;

@@ -11,6 +11,9 @@
 namespace tessera::checkpoint {
 namespace {
 
+// Elements of the largest type that are read in one step, at least: a block of the fingerprint.
+constexpr std::int64_t min_buffer_bytes = 32 * sizeof(double);
+
 using SliceByName = std::unordered_map<std::string, Slice>;
 
 SliceByName index_slices(std::span<const Slice> slices) {
@@ -27,18 +30,45 @@ Slice slice_of(const SliceByName& by_name, const Parameter& parameter) {
   return found == by_name.end() ? Slice{&parameter, 0, 0, 0} : found->second;
 }
 
-/// The slices of all ranks of the replica group, [transposed parameter][rank]. collective over
+/// A parameter and the tensors that hold it.
+struct Located {
+  const Parameter* parameter = nullptr;
+  std::vector<StoredPart> stored;
+  std::vector<EncodedPart> encoded;  ///< of each stored part
+
+  /// Only plain tensors are [E, in, out]; MXFP4 blocks are in Tessera's order.
+  bool is_exchanged() const {
+    return parameter->transposed && encoded.front().encoding == Encoding::plain;
+  }
+};
+
+/// What compare_keys reports is an error here, the same on all ranks because headers are.
+Located locate(const Source& source, const Parameter& parameter) {
+  Located located{&parameter, source.parts(parameter), {}};
+  TESSERA_EXPECT(!parameter.transposed || located.stored.size() == 1);
+  for (const StoredPart& part : located.stored) {
+    EncodedPart encoded = find_part(source, parameter, part);
+    if (encoded.is_missing())
+      fail(ErrorKind::keys, "the checkpoint has no tensor '{}' (the model needs it)", part.tensor);
+    if (!encoded.is_readable()) fail(ErrorKind::keys, "{}", encoded.problem);
+    TESSERA_EXPECT(encoded.encoding != Encoding::mxfp4 || located.stored.size() == 1);
+    located.encoded.push_back(std::move(encoded));
+  }
+  return located;
+}
+
+/// The slices of all ranks of the replica group, [exchanged parameter][rank]. collective over
 /// replica.
 std::vector<std::vector<Range>> gather_slices(const comm::Communicator& replica,
-                                              std::span<const Parameter> parameters,
+                                              std::span<const Located> located,
                                               const SliceByName& by_name) {
   std::vector<std::int64_t> mine;
-  for (const Parameter& parameter : parameters) {
-    if (!parameter.transposed) continue;
+  for (const Located& each : located) {
+    if (!each.is_exchanged()) continue;
     // Only expert tensors are stored transposed, and only their shards make up whole experts per
     // group.
-    TESSERA_EXPECT(parameter.is_expert && parameter.shape.size() == 3);
-    const Slice slice = slice_of(by_name, parameter);
+    TESSERA_EXPECT(each.parameter->is_expert && each.parameter->shape.size() == 3);
+    const Slice slice = slice_of(by_name, *each.parameter);
     mine.insert(mine.end(), {slice.begin, slice.end});
   }
   if (mine.empty()) return {};
@@ -53,32 +83,76 @@ std::vector<std::vector<Range>> gather_slices(const comm::Communicator& replica,
   return ranges;
 }
 
-/// The tensor, which must be as the parameter needs it: what compare_keys reports is an error here.
-const StoredTensor& require_tensor(const TensorLookup& lookup, const Parameter& parameter) {
-  const StoredTensor* tensor = lookup(parameter);
-  if (tensor == nullptr)
-    fail(ErrorKind::keys, "the checkpoint has no tensor '{}' (the model needs it)", parameter.name);
-  const Dtype dtype = tensor->info.dtype;
-  const bool is_weight =
-      dtype == Dtype::f32 || dtype == Dtype::bf16 || dtype == Dtype::f16 || dtype == Dtype::f64;
-  if (!is_weight || tensor->info.shape != parameter.checkpoint_shape())
-    fail(ErrorKind::keys, "tensor '{}' is {} {} in {} but the model needs weights {}",
-         parameter.name, to_string(dtype), to_string(tensor->info.shape), tensor->info.file,
-         to_string(parameter.checkpoint_shape()));
-  return *tensor;
+/// Staging memory that the read needs if it is to be read in one step, and at least.
+struct Staging {
+  std::int64_t whole_bytes = 0;
+  std::int64_t least_bytes = min_buffer_bytes;
+};
+
+Staging staging_of(const PartRead& read) {
+  if (read.encoding == Encoding::fp8) {
+    const std::int64_t num_factors = read.scale_rows().size() * read.scales->shape[1];
+    const std::int64_t factor_bytes = num_factors * std::int64_t(sizeof(float));
+    // Scales are read behind the place that they are widened to, then elements take theirs.
+    return {factor_bytes + std::max(factor_bytes, read.num_elements),
+            factor_bytes + std::max(factor_bytes, min_buffer_bytes)};
+  }
+  // f32 is read in place.
+  const bool is_in_place = read.encoding == Encoding::plain && read.values->dtype == Dtype::f32;
+  return {is_in_place ? 0 : read.bytes(), min_buffer_bytes};
 }
 
-void add_contiguous(ReadPlan& plan, const StoredTensor& tensor, const Slice& slice,
-                    std::int64_t buffer_bytes) {
-  if (slice.size() == 0) return;
-  ContiguousRead read{&tensor, 0, slice.size(), slice.shard_offset};
-  read.offset_bytes = tensor.offset_bytes + slice.begin * read.element_bytes();
-  const std::int64_t bytes = slice.size() * read.element_bytes();
-  plan.planned_bytes += bytes;
-  // f32 is read in place.
-  if (tensor.info.dtype != Dtype::f32)
-    plan.staging_bytes = std::max(plan.staging_bytes, std::min(bytes, buffer_bytes));
-  plan.contiguous.push_back(read);
+/// FP8 scales stay in the buffer while their elements pass through it: a read whose scales would
+/// fill more than half of it is cut after whole rows of scales.
+std::int64_t elements_of_one_read(const PartRead& read, std::int64_t buffer_bytes) {
+  if (read.encoding != Encoding::fp8) return read.num_elements;
+  const std::int64_t scale_row_bytes = read.scales->shape[1] * std::int64_t(sizeof(float));
+  const std::int64_t rows = std::max<std::int64_t>(1, buffer_bytes / 2 / scale_row_bytes);
+  const std::int64_t strip = rows * fp8_block * read.values->shape[1];
+  return std::min(read.num_elements, strip - read.tensor_begin % strip);
+}
+
+void add_read(ReadPlan& plan, PartRead read, std::int64_t buffer_bytes) {
+  const std::int64_t end = read.tensor_begin + read.num_elements;
+  while (read.tensor_begin < end) {
+    read.num_elements = end - read.tensor_begin;
+    read.num_elements = elements_of_one_read(read, buffer_bytes);
+    const Staging staging = staging_of(read);
+    const std::int64_t least_bytes = std::min(staging.least_bytes, staging.whole_bytes);
+    if (least_bytes > buffer_bytes)
+      fail(ErrorKind::usage,
+           "a staging buffer of {} bytes is too small for {} (its elements pass through it) give "
+           "at least {} bytes",
+           buffer_bytes, read.values->name, least_bytes);
+    plan.planned_bytes += read.bytes();
+    plan.staging_bytes = std::max(plan.staging_bytes, std::min(staging.whole_bytes, buffer_bytes));
+    plan.parts.push_back(read);
+    read.tensor_begin += read.num_elements;
+    read.parameter_begin += read.num_elements;
+    read.shard_offset += read.num_elements;
+  }
+}
+
+/// The parts of `slice`: what of each tensor lies within it.
+void add_parts(ReadPlan& plan, const Located& located, const Slice& slice,
+               std::int64_t buffer_bytes) {
+  std::int64_t covered = 0;
+  for (std::size_t k = 0; k < located.stored.size(); ++k) {
+    const StoredPart& part = located.stored[k];
+    const EncodedPart& encoded = located.encoded[k];
+    const std::int64_t begin = std::max(slice.begin, part.begin);
+    const std::int64_t end = std::min(slice.end, part.begin + part.size);
+    if (begin >= end) continue;
+    covered += end - begin;
+    TESSERA_EXPECT(encoded.encoding != Encoding::mxfp4 ||
+                   (begin % mxfp4_block_elements == 0 && end % mxfp4_block_elements == 0));
+    add_read(plan,
+             {located.parameter, encoded.encoding, encoded.values, encoded.scales,
+              part.tensor_begin + begin - part.begin, begin, end - begin,
+              slice.shard_offset + begin - slice.begin},
+             buffer_bytes);
+  }
+  TESSERA_EXPECT(covered == slice.size());
 }
 
 void add_exchanged(ReadPlan& plan, TransposedRead read, const Slice& slice, int rank) {
@@ -89,24 +163,46 @@ void add_exchanged(ReadPlan& plan, TransposedRead read, const Slice& slice, int 
 
 }  // namespace
 
-ReadPlan make_read_plan(const comm::ProcessGrid& grid, std::span<const Parameter> parameters,
-                        std::span<const Slice> slices, const TensorLookup& lookup,
+Range PartRead::scale_rows() const {
+  const std::int64_t num_columns = values->shape[1];
+  return {tensor_begin / num_columns / fp8_block,
+          (tensor_begin + num_elements - 1) / num_columns / fp8_block + 1};
+}
+
+std::int64_t PartRead::bytes() const {
+  switch (encoding) {
+    case Encoding::plain: return num_elements * std::int64_t(size_of(values->dtype));
+    case Encoding::mxfp4: return num_elements / mxfp4_block_elements * (mxfp4_block_bytes + 1);
+    case Encoding::fp8:
+      return num_elements +
+             scale_rows().size() * scales->shape[1] * std::int64_t(size_of(scales->dtype));
+  }
+  return 0;
+}
+
+ReadPlan make_read_plan(const comm::ProcessGrid& grid, const Source& source,
+                        std::span<const Parameter> parameters, std::span<const Slice> slices,
                         std::int64_t buffer_bytes) {
   const SliceByName by_name = index_slices(slices);
-  const auto group_slices = gather_slices(grid.replica(), parameters, by_name);
+  std::vector<Located> located;
+  for (const Parameter& parameter : parameters) located.push_back(locate(source, parameter));
+  const auto group_slices = gather_slices(grid.replica(), located, by_name);
   return comm::agreed(grid.world(), "plan the reads", [&] {
-    if (buffer_bytes < std::int64_t(sizeof(double)))
-      fail(ErrorKind::usage, "a staging buffer of {} bytes cannot hold one element", buffer_bytes);
+    if (buffer_bytes < min_buffer_bytes)
+      fail(ErrorKind::usage,
+           "a staging buffer of {} bytes is too small (elements are read through it in blocks) "
+           "give at least {} bytes",
+           buffer_bytes, min_buffer_bytes);
     ReadPlan plan;
-    std::size_t transposed_idx = 0;
-    for (const Parameter& parameter : parameters) {
-      const StoredTensor& tensor = require_tensor(lookup, parameter);
-      const Slice slice = slice_of(by_name, parameter);
-      if (parameter.transposed)
-        add_exchanged(plan, {tensor, group_slices[transposed_idx++], buffer_bytes}, slice,
-                      grid.replica().rank());
+    std::size_t exchanged_idx = 0;
+    for (const Located& each : located) {
+      const Slice slice = slice_of(by_name, *each.parameter);
+      if (each.is_exchanged())
+        add_exchanged(plan,
+                      {*each.encoded.front().values, group_slices[exchanged_idx++], buffer_bytes},
+                      slice, grid.replica().rank());
       else
-        add_contiguous(plan, tensor, slice, buffer_bytes);
+        add_parts(plan, each, slice, buffer_bytes);
     }
     plan.staging = std::make_unique_for_overwrite<std::byte[]>(std::size_t(plan.staging_bytes));
     return plan;

@@ -3,25 +3,32 @@
 // alone.
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
 
 #include "comm/process_grid.hpp"
-#include "hugging_face_directory.hpp"
+#include "tessera/checkpoint/encoding.hpp"
 #include "transpose.hpp"
 
 namespace tessera::checkpoint {
 
-/// One byte range of a file whose elements are in Tessera's order.
-struct ContiguousRead {
-  const StoredTensor* tensor = nullptr;
-  std::int64_t offset_bytes = 0;  ///< in the file
+/// A run of one tensor's elements that are in Tessera's order: a part of a parameter within this
+/// rank's slice of it.
+struct PartRead {
+  const Parameter* parameter = nullptr;
+  Encoding encoding = Encoding::plain;
+  const TensorInfo* values = nullptr;
+  const TensorInfo* scales = nullptr;
+  std::int64_t tensor_begin = 0;     ///< of the first element in the tensor
+  std::int64_t parameter_begin = 0;  ///< of the first element in the parameter
   std::int64_t num_elements = 0;
-  std::int64_t shard_offset = 0;  ///< of the first one [elements]
+  std::int64_t shard_offset = 0;  ///< of the first element [elements]
 
-  std::int64_t element_bytes() const { return std::int64_t(size_of(tensor->info.dtype)); }
+  /// Rows of the FP8 scales that the elements need.
+  Range scale_rows() const;
+  /// Bytes read from the file, scales included.
+  std::int64_t bytes() const;
 };
 
 /// A transposed tensor and this rank's slice of it.
@@ -31,19 +38,18 @@ struct ExchangedRead {
 };
 
 struct ReadPlan {
-  std::vector<ContiguousRead> contiguous;
+  std::vector<PartRead> parts;
   std::vector<ExchangedRead> exchanged;  ///< alike on all ranks of the replica group, slices apart
   std::int64_t planned_bytes = 0;        ///< that this rank will read
   std::int64_t staging_bytes = 0;        ///< that it needs for that, <= the bound
   std::unique_ptr<std::byte[]> staging;  ///< the memory itself
 };
 
-using TensorLookup = std::function<const StoredTensor*(const Parameter&)>;
-
 /// The ranks of a replica group tell each other their slices of the transposed tensors; the rest
-/// follows from the headers. collective over grid.world(); errors are agreed.
-ReadPlan make_read_plan(const comm::ProcessGrid& grid, std::span<const Parameter> parameters,
-                        std::span<const Slice> slices, const TensorLookup& lookup,
+/// follows from the headers. The plan points into `source` and `parameters`. collective over
+/// grid.world(); errors are agreed.
+ReadPlan make_read_plan(const comm::ProcessGrid& grid, const Source& source,
+                        std::span<const Parameter> parameters, std::span<const Slice> slices,
                         std::int64_t buffer_bytes);
 
 }  // namespace tessera::checkpoint

@@ -37,14 +37,16 @@ Dtype parse_dtype(const Where& where, const json& entry) {
   const auto found = entry.find("dtype");
   if (found == entry.end() || !found->is_string()) where.refuse("has no dtype");
   const auto& text = found->get_ref<const std::string&>();
-  constexpr std::array known = {std::pair{"F32", Dtype::f32}, std::pair{"BF16", Dtype::bf16},
-                                std::pair{"F16", Dtype::f16}, std::pair{"F64", Dtype::f64},
-                                std::pair{"U8", Dtype::u8},   std::pair{"I32", Dtype::i32},
-                                std::pair{"I64", Dtype::i64}, std::pair{"U64", Dtype::u64}};
+  constexpr std::array known = {std::pair{"F32", Dtype::f32},        std::pair{"BF16", Dtype::bf16},
+                                std::pair{"F16", Dtype::f16},        std::pair{"F64", Dtype::f64},
+                                std::pair{"U8", Dtype::u8},          std::pair{"I32", Dtype::i32},
+                                std::pair{"I64", Dtype::i64},        std::pair{"U64", Dtype::u64},
+                                std::pair{"F8_E4M3", Dtype::f8_e4m3}};
   for (const auto& [name, dtype] : known)
     if (text == name) return dtype;
   fail(ErrorKind::format,
-       "{}: tensor '{}': dtype {} is not supported (weights are read from F32, BF16, F16 and F64) "
+       "{}: tensor '{}': dtype {} is not supported (weights are read from F32, BF16, F16, F64, "
+       "MXFP4 and F8_E4M3) "
        "convert the checkpoint, e.g. by loading it with dtype=bfloat16 and save_pretrained",
        where.file, where.tensor, text);
 }

@@ -2,6 +2,7 @@
 #include "tensor_loader.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <vector>
 
@@ -11,16 +12,32 @@
 
 namespace tessera::checkpoint {
 
+namespace {
+
+/// Enough for the shards that hold a unit; beyond it all are closed.
+constexpr std::size_t max_open_files = 64;
+
+/// Elements of one step where `capacity` fit into the buffer: all, or whole blocks of 32, so that
+/// steps end where blocks of MXFP4 and of the fingerprint do.
+std::int64_t elements_per_step(std::int64_t num_elements, std::int64_t capacity) {
+  constexpr std::int64_t block = 32;
+  const std::int64_t step = num_elements <= capacity ? num_elements : capacity / block * block;
+  TESSERA_EXPECT(step > 0);
+  return step;
+}
+
+}  // namespace
+
 TensorLoader::TensorLoader(const comm::ProcessGrid& grid, const std::filesystem::path& directory,
-                           const ReadPlan& plan, std::span<float> shard)
-    : grid_(grid), directory_(directory), plan_(plan), shard_(shard) {
+                           const ReadPlan& plan, std::span<float> shard, const LoadOptions& options)
+    : grid_(grid), directory_(directory), plan_(plan), shard_(shard), options_(options) {
   report_.planned_bytes = plan.planned_bytes;
   report_.peak_buffer_bytes = plan.staging_bytes;
 }
 
 LoadReport TensorLoader::run() {
   try {
-    for (const ContiguousRead& read : plan_.contiguous) read_contiguous(read);
+    for (const PartRead& read : plan_.parts) read_part(read);
   } catch (...) {
     error_ = std::current_exception();
   }
@@ -32,44 +49,157 @@ LoadReport TensorLoader::run() {
 void TensorLoader::read_file(const std::string& file, std::int64_t offset,
                              std::span<std::byte> destination) {
   auto found = files_.find(file);
-  if (found == files_.end())
+  if (found == files_.end()) {
+    if (files_.size() == max_open_files) files_.clear();
     found = files_.emplace(file, InputFile(directory_ / file, grid_.world().rank())).first;
+  }
   report_.read_bytes += found->second.read_at(offset, destination);
 }
 
-void TensorLoader::read_contiguous(const ContiguousRead& read) {
-  const std::string& file = read.tensor->info.file;
-  const auto destination =
-      shard_.subspan(std::size_t(read.shard_offset), std::size_t(read.num_elements));
-  if (read.tensor->info.dtype == Dtype::f32)
-    return read_file(file, read.offset_bytes, std::as_writable_bytes(destination));
-  const std::int64_t per_step = plan_.staging_bytes / read.element_bytes();
+void TensorLoader::read_part(const PartRead& read) {
+  switch (read.encoding) {
+    case Encoding::plain: return read_plain(read);
+    case Encoding::mxfp4: return read_mxfp4(read);
+    case Encoding::fp8: return read_fp8(read);
+  }
+}
+
+void TensorLoader::read_plain(const PartRead& read) {
+  const auto element_bytes = std::int64_t(size_of(read.values->dtype));
+  const std::int64_t offset = read.values->offset_bytes + read.tensor_begin * element_bytes;
+  if (read.values->dtype == Dtype::f32) {
+    read_file(read.values->file, offset, std::as_writable_bytes(destination(read)));
+    return hash_part(read, 0, read.num_elements);
+  }
+  const std::int64_t per_step =
+      elements_per_step(read.num_elements, plan_.staging_bytes / element_bytes);
   for (std::int64_t done = 0; done < read.num_elements; done += per_step) {
     const std::int64_t count = std::min(per_step, read.num_elements - done);
-    read_file(file, read.offset_bytes + done * read.element_bytes(),
-              {plan_.staging.get(), std::size_t(count * read.element_bytes())});
-    widen(read.tensor->info.dtype, plan_.staging.get(), count, destination.data() + done);
+    read_file(read.values->file, offset + done * element_bytes,
+              {plan_.staging.get(), std::size_t(count * element_bytes)});
+    widen(read.values->dtype, plan_.staging.get(), count, destination(read).data() + done);
+    hash_part(read, done, count);
   }
+}
+
+void TensorLoader::read_mxfp4(const PartRead& read) {
+  const std::int64_t num_blocks = read.num_elements / mxfp4_block_elements;
+  const std::int64_t first_block = read.tensor_begin / mxfp4_block_elements;
+  const std::int64_t per_step = std::min(num_blocks, plan_.staging_bytes / (mxfp4_block_bytes + 1));
+  std::vector<std::uint8_t>* kept_scales = nullptr;
+  if (options_.scales != nullptr) {
+    kept_scales = &(*options_.scales)[read.parameter->name];
+    kept_scales->resize(std::size_t(num_blocks));
+  }
+  for (std::int64_t done = 0; done < num_blocks; done += per_step) {
+    const std::int64_t count = std::min(per_step, num_blocks - done);
+    const std::span<std::byte> blocks(plan_.staging.get(), std::size_t(count * mxfp4_block_bytes));
+    const std::span<std::byte> scales(blocks.data() + blocks.size(), std::size_t(count));
+    read_file(read.values->file,
+              read.values->offset_bytes + (first_block + done) * mxfp4_block_bytes, blocks);
+    read_file(read.scales->file, read.scales->offset_bytes + first_block + done, scales);
+    decode_mxfp4(read, done, blocks, scales);
+    if (kept_scales != nullptr)
+      std::memcpy(kept_scales->data() + done, scales.data(), scales.size());
+    hash_part(read, done * mxfp4_block_elements, count * mxfp4_block_elements);
+  }
+}
+
+void TensorLoader::decode_mxfp4(const PartRead& read, std::int64_t first_block,
+                                std::span<const std::byte> blocks,
+                                std::span<const std::byte> scales) {
+  const auto as_u8 = [](std::span<const std::byte> bytes) {
+    return std::span(reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size());
+  };
+  if (const std::int64_t refused = first_refused_scale(as_u8(scales)); refused >= 0) {
+    const Shape& shape = read.parameter->shape;
+    const std::int64_t element =
+        read.parameter_begin + (first_block + refused) * mxfp4_block_elements;
+    const int scale = std::to_integer<int>(scales[std::size_t(refused)]);
+    fail(ErrorKind::numeric,
+         "{}: expert {}: the scale of row {}, block {} is {} ({}) the checkpoint is damaged or not "
+         "MXFP4 as gpt-oss is released",
+         read.scales->name, element / (shape[1] * shape[2]), element / shape[2] % shape[1],
+         element % shape[2] / mxfp4_block_elements, scale,
+         scale == 255 ? "which means NaN" : "6 times this power of two overflows bf16");
+  }
+  mxfp4_decode(as_u8(blocks), as_u8(scales),
+               destination(read).subspan(std::size_t(first_block * mxfp4_block_elements),
+                                         scales.size() * mxfp4_block_elements));
+}
+
+void TensorLoader::read_fp8(const PartRead& read) {
+  const Range rows = read.scale_rows();
+  const std::int64_t num_columns = read.values->shape[1], scale_columns = read.scales->shape[1];
+  const std::int64_t num_factors = rows.size() * scale_columns;
+  auto* factors = reinterpret_cast<float*>(plan_.staging.get());
+  const std::int64_t factor_bytes = num_factors * std::int64_t(sizeof(float));
+  std::byte* raw = plan_.staging.get() + factor_bytes;
+  const auto scale_bytes = std::int64_t(size_of(read.scales->dtype));
+  read_file(read.scales->file, read.scales->offset_bytes + rows.begin * scale_columns * scale_bytes,
+            {raw, std::size_t(num_factors * scale_bytes)});
+  widen(read.scales->dtype, raw, num_factors, factors);
+  const std::int64_t per_step =
+      elements_per_step(read.num_elements, plan_.staging_bytes - factor_bytes);
+  for (std::int64_t done = 0; done < read.num_elements; done += per_step) {
+    const std::int64_t count = std::min(per_step, read.num_elements - done);
+    const std::int64_t begin = read.tensor_begin + done;
+    read_file(read.values->file, read.values->offset_bytes + begin, {raw, std::size_t(count)});
+    widen_fp8(raw, begin, count, num_columns, factors, rows.begin, destination(read).data() + done);
+    hash_part(read, done, count);
+  }
+}
+
+void TensorLoader::hash_part(const PartRead& read, std::int64_t done, std::int64_t count) {
+  if (options_.fingerprints == nullptr) return;
+  options_.fingerprints->add(*read.parameter, read.parameter_begin + done,
+                             destination(read).subspan(std::size_t(done), std::size_t(count)));
 }
 
 void TensorLoader::read_exchanged(const ExchangedRead& read) {
   for (std::int64_t round = 0; round < read.read.num_rounds(); ++round) {
     if (const auto mine = read.read.chunk(grid_.replica().rank(), round))
-      read_and_turn(read.read, *mine);
+      read_and_turn(read, *mine);
     exchange(read, round);
   }
 }
 
-void TensorLoader::read_and_turn(const TransposedRead& read, const Chunk& chunk) {
+void TensorLoader::read_and_turn(const ExchangedRead& exchanged, const Chunk& chunk) {
+  const TransposedRead& read = exchanged.read;
   const std::span<std::byte> bytes(landing(read), std::size_t(chunk.size() * read.element_bytes()));
   try {
-    if (error_ == nullptr) read_file(read.tensor().info.file, read.offset_bytes(chunk), bytes);
+    if (error_ == nullptr) read_chunk(read, chunk, bytes);
   } catch (...) {
     error_ = std::current_exception();
   }
   if (error_ != nullptr) std::fill(bytes.begin(), bytes.end(), std::byte{0});
   transpose(bytes.data(), chunk.rows.size(), chunk.columns.size(), read.element_bytes(),
             plan_.staging.get());
+  if (options_.fingerprints != nullptr) hash_turned(exchanged, chunk);
+}
+
+void TensorLoader::read_chunk(const TransposedRead& read, const Chunk& chunk,
+                              std::span<std::byte> destination) {
+  const std::int64_t num_reads = read.is_contiguous(chunk) ? 1 : chunk.rows.size();
+  const std::size_t bytes_each = destination.size() / std::size_t(num_reads);
+  for (std::int64_t k = 0; k < num_reads; ++k)
+    read_file(read.tensor().file, read.offset_bytes(chunk, k),
+              destination.subspan(std::size_t(k) * bytes_each, bytes_each));
+}
+
+void TensorLoader::hash_turned(const ExchangedRead& exchanged, const Chunk& chunk) {
+  const TransposedRead& read = exchanged.read;
+  std::array<float, 1024> values;
+  const std::int64_t num_rows = chunk.rows.size();
+  for (std::int64_t column = 0; column < chunk.columns.size(); ++column)
+    for (std::int64_t row = 0; row < num_rows; row += std::ssize(values)) {
+      const std::int64_t k = column * num_rows + row;
+      const std::int64_t count = std::min(std::ssize(values), num_rows - row);
+      widen(read.tensor().dtype, plan_.staging.get() + k * read.element_bytes(), count,
+            values.data());
+      options_.fingerprints->add(*exchanged.slice.parameter, read.global_index(chunk, k),
+                                 std::span(values).first(std::size_t(count)));
+    }
 }
 
 void TensorLoader::exchange(const ExchangedRead& exchanged, std::int64_t round) {
@@ -110,7 +240,7 @@ void TensorLoader::scatter(const ExchangedRead& exchanged, const Chunk& chunk,
     const std::int64_t in_shard =
         exchanged.slice.shard_offset + read.global_index(chunk, k) - exchanged.slice.begin;
     TESSERA_EXPECT(in_shard >= 0 && in_shard + count <= std::int64_t(shard_.size()));
-    widen(read.tensor().info.dtype, elements, count, shard_.data() + in_shard);
+    widen(read.tensor().dtype, elements, count, shard_.data() + in_shard);
     elements += count * read.element_bytes();
     k += count;
   }

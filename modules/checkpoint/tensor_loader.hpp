@@ -19,18 +19,30 @@ namespace tessera::checkpoint {
 class TensorLoader {
  public:
   TensorLoader(const comm::ProcessGrid& grid, const std::filesystem::path& directory,
-               const ReadPlan& plan, std::span<float> shard);
+               const ReadPlan& plan, std::span<float> shard, const LoadOptions& options);
 
   /// collective over grid.world(); errors are agreed.
   LoadReport run();
 
  private:
-  void read_contiguous(const ContiguousRead& read);
+  void read_part(const PartRead& read);
+  void read_plain(const PartRead& read);
+  void read_mxfp4(const PartRead& read);
+  void decode_mxfp4(const PartRead& read, std::int64_t first_block,
+                    std::span<const std::byte> blocks, std::span<const std::byte> scales);
+  void read_fp8(const PartRead& read);
+  /// Hashes elements [done, done + count) of the part, which the shard now has.
+  void hash_part(const PartRead& read, std::int64_t done, std::int64_t count);
   void read_exchanged(const ExchangedRead& read);
-  void read_and_turn(const TransposedRead& read, const Chunk& chunk);
+  void read_and_turn(const ExchangedRead& read, const Chunk& chunk);
+  void read_chunk(const TransposedRead& read, const Chunk& chunk, std::span<std::byte> destination);
+  void hash_turned(const ExchangedRead& read, const Chunk& chunk);
   void exchange(const ExchangedRead& read, std::int64_t round);
   void scatter(const ExchangedRead& read, const Chunk& chunk, const std::byte* elements);
   void read_file(const std::string& file, std::int64_t offset, std::span<std::byte> destination);
+  std::span<float> destination(const PartRead& read) const {
+    return shard_.subspan(std::size_t(read.shard_offset), std::size_t(read.num_elements));
+  }
   /// The first send_bytes of the staging memory hold what leaves, the rest what is read or arrives.
   std::byte* landing(const TransposedRead& read) { return plan_.staging.get() + read.send_bytes(); }
 
@@ -38,6 +50,7 @@ class TensorLoader {
   std::filesystem::path directory_;
   const ReadPlan& plan_;
   std::span<float> shard_;
+  const LoadOptions& options_;
   std::map<std::string, InputFile> files_;
   std::exception_ptr error_;
   LoadReport report_;

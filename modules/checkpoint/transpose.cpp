@@ -6,6 +6,7 @@
 
 #include "base/contract.hpp"
 #include "base/error.hpp"
+#include "tessera/checkpoint/fingerprint.hpp"
 
 namespace tessera::checkpoint {
 namespace {
@@ -50,20 +51,22 @@ Range chain(std::vector<Range>& owned, std::int64_t expert_size, const std::stri
 
 }  // namespace
 
-TransposedRead::TransposedRead(const StoredTensor& tensor, std::vector<Range> owned,
+TransposedRead::TransposedRead(const TensorInfo& tensor, std::vector<Range> owned,
                                std::int64_t buffer_bytes)
     : tensor_(&tensor),
-      element_bytes_(std::int64_t(size_of(tensor.info.dtype))),
-      num_rows_(tensor.info.shape.at(1)),
-      num_columns_(tensor.info.shape.at(2)),
+      element_bytes_(std::int64_t(size_of(tensor.dtype))),
+      num_rows_(tensor.shape.at(1)),
+      num_columns_(tensor.shape.at(2)),
+      block_(fingerprint_block({num_rows_})),
       owned_(std::move(owned)) {
   const std::int64_t expert_size = num_rows_ * num_columns_;
-  const Range whole = chain(owned_, expert_size, tensor.info.name);
+  const Range whole = chain(owned_, expert_size, tensor.name);
   if (whole.size() == 0) return;
   first_expert_ = whole.begin / expert_size;
   num_experts_ = whole.size() / expert_size;
-  std::int64_t max_elements = std::min(buffer_bytes / (2 * element_bytes_),
-                                       std::max(ceil_div(whole.size(), num_ranks()), num_columns_));
+  std::int64_t max_elements =
+      std::min(buffer_bytes / (2 * element_bytes_),
+               std::max(ceil_div(whole.size(), num_ranks()), block_ * num_columns_));
   // How much one rank receives depends on how chunks and slices meet: try, then halve.
   for (; max_elements > 0; max_elements /= 2) {
     deal(max_elements);
@@ -72,20 +75,23 @@ TransposedRead::TransposedRead(const StoredTensor& tensor, std::vector<Range> ow
   fail(ErrorKind::usage,
        "a staging buffer of {} bytes is too small for {} on {} ranks (its elements are exchanged "
        "through it) give at least {} bytes",
-       buffer_bytes, tensor.info.name, num_ranks(), 128 + element_bytes_ * (num_ranks() + 1));
+       buffer_bytes, tensor.name, num_ranks(), 128 + element_bytes_ * block_ * (num_ranks() + 1));
 }
 
 void TransposedRead::deal(std::int64_t max_elements) {
-  row_pieces_ = {num_rows_, std::min(num_rows_, ceil_div(num_rows_ * num_columns_, max_elements))};
-  // Pieces differ by one row at most; the largest must fit too.
-  while (row_pieces_.num_ranks < num_rows_ && row_pieces_.count(0) * num_columns_ > max_elements)
+  const std::int64_t num_blocks = num_rows_ / block_;
+  row_pieces_ = {num_blocks,
+                 std::min(num_blocks, ceil_div(num_rows_ * num_columns_, max_elements))};
+  column_pieces_ = {num_columns_, 1};
+  // Pieces differ by one block of rows at most; the largest must fit too.
+  while (row_pieces_.num_ranks < num_blocks && largest_chunk() > max_elements)
     ++row_pieces_.num_ranks;
-  column_pieces_ = {num_columns_,
-                    row_pieces_.count(0) > 1 ? 1 : ceil_div(num_columns_, max_elements)};
+  if (row_pieces_.count(0) == 1)
+    column_pieces_.num_ranks =
+        ceil_div(num_columns_, std::max<std::int64_t>(max_elements / block_, 1));
   chunks_ = {num_experts_ * row_pieces_.num_ranks * column_pieces_.num_ranks, num_ranks()};
   num_rounds_ = chunks_.count(0);
-  landing_bytes_ =
-      element_bytes_ * std::max(row_pieces_.count(0) * column_pieces_.count(0), most_received());
+  landing_bytes_ = element_bytes_ * std::max(largest_chunk(), most_received());
 }
 
 std::int64_t TransposedRead::most_received() const {
@@ -109,12 +115,12 @@ std::optional<Chunk> TransposedRead::chunk(int rank, std::int64_t round) const {
   const std::int64_t row_piece = index / column_pieces_.num_ranks % row_pieces_.num_ranks;
   const std::int64_t expert = index / column_pieces_.num_ranks / row_pieces_.num_ranks;
   return Chunk{first_expert_ + expert,
-               {row_pieces_.begin(row_piece), row_pieces_.end(row_piece)},
+               {row_pieces_.begin(row_piece) * block_, row_pieces_.end(row_piece) * block_},
                {column_pieces_.begin(column_piece), column_pieces_.end(column_piece)}};
 }
 
-std::int64_t TransposedRead::offset_bytes(const Chunk& chunk) const {
-  const std::int64_t row = chunk.expert * num_rows_ + chunk.rows.begin;
+std::int64_t TransposedRead::offset_bytes(const Chunk& chunk, std::int64_t k) const {
+  const std::int64_t row = chunk.expert * num_rows_ + chunk.rows.begin + k;
   return tensor_->offset_bytes + (row * num_columns_ + chunk.columns.begin) * element_bytes_;
 }
 
@@ -143,8 +149,7 @@ std::int64_t TransposedRead::global_index(const Chunk& chunk, std::int64_t k) co
 std::int64_t TransposedRead::send_bytes() const {
   if (num_rounds_ == 0) return 0;
   constexpr std::int64_t alignment = 64;  // of what follows it in the staging memory
-  const std::int64_t largest = row_pieces_.count(0) * column_pieces_.count(0) * element_bytes_;
-  return ceil_div(largest, alignment) * alignment;
+  return ceil_div(largest_chunk() * element_bytes_, alignment) * alignment;
 }
 
 std::int64_t TransposedRead::planned_bytes(int rank) const {

@@ -2,6 +2,7 @@
 // Compares what a model expects with what a checkpoint has, from headers alone.
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <string>
 #include <vector>
@@ -22,6 +23,7 @@ struct KeyOptions {
 };
 
 struct KeyReport {
+  std::int64_t num_fitting = 0;         ///< stored parts that are there as they should be
   std::vector<std::string> missing;     ///< names, sorted
   std::vector<std::string> unexpected;  ///< names, sorted
   std::vector<std::string>
@@ -36,9 +38,22 @@ struct KeyReport {
   std::string describe() const;
 };
 
+/// How a parameter that the checkpoint lacks gets its values.
+enum class Initialisation { as_model, zeros, ones, normal };
+
+/// What the first entry of `allow_missing` that covers all of the parameter says: its pattern
+/// matches the parameter's name or the names of all of its stored parts. as_model where the entry
+/// says nothing or no entry covers it. Throws Error::usage for an entry that ends in another word
+/// after its `=`. local.
+Initialisation initialisation_of(const std::vector<std::string>& allow_missing,
+                                 const Parameter& parameter, std::span<const StoredPart> parts);
+
 /// Names are those of the checkpoint: each stored part of a parameter is expected by itself, as
 /// plain tensor, as `_blocks` and `_scales` (MXFP4) or with `_scale_inv` (FP8); a weight that is
-/// there in two encodings is a mismatch. local; the same on every rank because headers are.
+/// there in two encodings is a mismatch. A parameter may be missing as a whole only: parts of it
+/// that are missing beside others are a mismatch where the user allows them to be missing. local;
+/// the same on every rank because headers are. Throws Error::usage for a faulty entry of
+/// `allow_missing`.
 KeyReport compare_keys(const Source& source, std::span<const Parameter> parameters,
                        const KeyOptions& options);
 /// Throws Error::keys with the whole report unless it is ok; warns of what was allowed. Before any

@@ -16,12 +16,15 @@
 
 namespace tessera::checkpoint {
 
+using tessera::to_string;  // of shapes and types, beside that of fingerprints
+
 /// One tensor as the checkpoint has it.
 struct TensorInfo {
   std::string name;
   Dtype dtype = Dtype::f32;
-  Shape shape;       ///< as stored in this file
-  std::string file;  ///< file that holds it, relative to the checkpoint
+  Shape shape;                    ///< as stored in this file
+  std::string file;               ///< file that holds it, relative to the checkpoint
+  std::int64_t offset_bytes = 0;  ///< of its first element in a safetensors file, from its start
   std::int64_t bytes() const { return num_elements(shape) * std::int64_t(size_of(dtype)); }
 };
 
