@@ -15,6 +15,8 @@ struct Options {
   std::string schedule = "cosine";
   std::string reduce_dtype = "f32";
   std::string flat_dtype;
+  std::string export_experts;
+  bool no_verify = false;
   NumericOptions numeric;
   trainer::TrainingOptions training;
   GridOptions grid;
@@ -44,6 +46,8 @@ int run(Options options) {
                                     : zero3::GradientTransport::f32;
   training.optimizer = optimizer_options(options.numeric);
   training.schedule.kind = trainer::parse_schedule(options.schedule);
+  training.export_options.experts = parse_expert_format(options.export_experts);
+  training.verify = options.no_verify ? trainer::Verify::no : trainer::Verify::yes;
   training.data_options.flat_dtype = parse_flat_dtype(options.flat_dtype);
   require_sensible(training);
   const comm::ProcessGrid grid = make_grid(options.grid);
@@ -98,6 +102,8 @@ void add_length_options(CLI::App& app, trainer::TrainingOptions& training) {
       ->check(positive());
   app.add_option("--save-every", training.save_every,
                  "steps between checkpoints (default: at the end)")
+      ->check(positive());
+  app.add_option("--keep", training.num_kept, "checkpoints to keep, the newest (default: all)")
       ->check(positive());
   app.add_option("--log-every", training.log_every, "steps between lines of the table")
       ->capture_default_str()
@@ -159,6 +165,13 @@ Command add_train(CLI::App& program) {
   app->add_option("--output", training.output, "directory for what the run writes")
       ->required()
       ->type_name("DIR");
+  app->add_option("--export", training.export_directory,
+                  "write a Hugging Face directory at the end, straight from the ranks")
+      ->type_name("HFDIR");
+  app->add_option("--export-experts", options->export_experts,
+                  "experts of that directory: bf16 or mxfp4 (default: as they came)");
+  app->add_flag("--no-verify", options->no_verify,
+                "do not compare the fingerprints of file and shards after the load");
   add_data_options(*app, *options);
   add_length_options(*app, training);
   add_arithmetic_options(*app, *options);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "initialize.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -32,16 +33,30 @@ double normal(std::uint64_t key, std::int64_t position) {
   return std::sqrt(-2.0 * std::log(u)) * std::cos(2.0 * std::numbers::pi * v);
 }
 
+using checkpoint::Initialisation;
+
+Initialisation resolve(const Parameter& parameter, Initialisation how) {
+  if (how != Initialisation::as_model) return how;
+  if (parameter.name.ends_with("norm.weight")) return Initialisation::ones;
+  return parameter.weight_decay ? Initialisation::normal : Initialisation::zeros;
+}
+
 }  // namespace
 
-void initialize(const Slice& slice, double standard_deviation, std::span<float> shard) {
-  const std::string& name = slice.parameter->name;
-  const bool is_norm = name.ends_with("norm.weight");
-  const bool is_matrix = slice.parameter->weight_decay;
-  const std::uint64_t key = hash_name(name);
+void initialize(const Slice& slice, Initialisation how, double standard_deviation,
+                std::span<float> shard) {
+  const std::uint64_t key = hash_name(slice.parameter->name);
+  const std::span<float> values = shard.subspan(static_cast<std::size_t>(slice.shard_offset),
+                                                static_cast<std::size_t>(slice.size()));
+  switch (resolve(*slice.parameter, how)) {
+    case Initialisation::as_model:
+    case Initialisation::zeros: std::fill(values.begin(), values.end(), 0.0f); return;
+    case Initialisation::ones: std::fill(values.begin(), values.end(), 1.0f); return;
+    case Initialisation::normal: break;
+  }
   for (std::int64_t i = slice.begin; i < slice.end; ++i) {
-    const double matrix_value = is_matrix ? standard_deviation * normal(key, i) : 0.0;
-    shard[slice.shard_offset + i - slice.begin] = static_cast<float>(is_norm ? 1.0 : matrix_value);
+    values[static_cast<std::size_t>(i - slice.begin)] =
+        static_cast<float>(standard_deviation * normal(key, i));
   }
 }
 

@@ -5,12 +5,15 @@
 #include <span>
 
 #include "base/parameter.hpp"
+#include "tessera/checkpoint/key_report.hpp"
 
 namespace tessera::trainer {
 
-/// Fills shard[slice.shard_offset ...]: norm weights one, other vectors (biases, sinks) zero,
-/// matrices normal with mean 0 and `standard_deviation`. A value depends on the parameter's name
-/// and the element's global position alone, so every grid gets the same. local.
-void initialize(const Slice& slice, double standard_deviation, std::span<float> shard);
+/// Fills shard[slice.shard_offset ...] with zeros, ones or normal values of mean 0 and
+/// `standard_deviation`; as_model: norm weights one, other vectors (biases, sinks) zero, matrices
+/// normal. A value depends on the parameter's name and the element's global position alone, so
+/// every grid gets the same. local.
+void initialize(const Slice& slice, checkpoint::Initialisation how, double standard_deviation,
+                std::span<float> shard);
 
 }  // namespace tessera::trainer

@@ -4,7 +4,8 @@
 
 #include "base/log.hpp"
 #include "initialize.hpp"
-#include "tessera/model/parameter_units.hpp"
+#include "unit_parts.hpp"
+#include "verify_shards.hpp"
 
 namespace tessera::trainer {
 namespace {
@@ -12,6 +13,7 @@ namespace {
 using checkpoint::Hdf5Source;
 using checkpoint::HuggingFaceSource;
 using checkpoint::LoadReport;
+using checkpoint::Origin;
 using kernel::Vector;
 
 constexpr const char* parameters_group = "parameters";
@@ -23,56 +25,101 @@ std::span<float> span_of(const V& view) {
   return {view.data(), view.size()};
 }
 
+/// This rank's slices of the store's unit, told of the parameters as the checkpoint names them.
+std::vector<Slice> slices_in(const std::vector<Parameter>& named, const zero3::Unit& unit) {
+  std::vector<Slice> slices = unit.slices();
+  for (Slice& slice : slices) slice.parameter = &named[slice.parameter - unit.parameters().data()];
+  return slices;
+}
+
 /// Reads what the source has of a unit into a host shard and initialises the rest.
 LoadReport load_unit(const comm::ProcessGrid& grid, ModelSource& model,
                      const std::vector<Parameter>& parameters, const std::vector<Slice>& slices,
                      std::span<float> shard, const checkpoint::LoadOptions& options) {
   std::vector<Parameter> present;
   for (const Parameter& parameter : parameters) {
-    if (model.source->find(parameter.name) != nullptr) present.push_back(parameter);
+    if (model.source->has(parameter)) present.push_back(parameter);
   }
   std::vector<Slice> stored;
   for (const Slice& slice : slices) {
-    if (model.source->find(slice.parameter->name) != nullptr) {
+    if (model.source->has(*slice.parameter)) {
       stored.push_back(slice);
     } else {
-      initialize(slice, model.config.initializer_range, shard);
+      const auto how = initialisation_of(model.keys.allow_missing, *slice.parameter,
+                                         model.source->parts(*slice.parameter));
+      initialize(slice, how, model.config.initializer_range, shard);
     }
   }
   return model.source->load(grid, present, stored, shard, options);
 }
 
-/// One dataset per parameter of every unit, in `group`.
+Origin origin_of(const ModelSource& model, const Parameter& parameter) {
+  const auto found = model.origins.find(parameter.name);
+  return found == model.origins.end() ? Origin() : found->second;
+}
+
+/// One dataset per parameter of every unit, in `group`. Moments: of what is trained alone.
 template <class T>
-void add_datasets(const zero3::ParameterStore<T>& store, const char* group,
-                  std::vector<checkpoint::DatasetSpec>& datasets) {
+void add_datasets(const zero3::ParameterStore<T>& store, const ModelSource& model,
+                  const char* group, std::vector<checkpoint::DatasetSpec>& datasets) {
+  const bool are_moments = group != parameters_group;
   for (std::size_t i = 0; i < store.num_units(); ++i) {
     for (const Parameter& parameter : store.unit(i).parameters()) {
-      datasets.push_back({group, &parameter, Dtype::f32});
+      if (are_moments && !parameter.trainable) continue;
+      datasets.push_back(
+          {group, &parameter, Dtype::f32, are_moments ? Origin() : origin_of(model, parameter)});
     }
   }
 }
 
-void write_shard(checkpoint::Hdf5Writer& writer, const char* group, const zero3::Unit& unit,
+void write_shard(checkpoint::Hdf5Writer& writer, const char* group,
+                 const std::vector<Parameter>& parameters, const std::vector<Slice>& slices,
                  const Vector<float>& shard) {
   const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), shard);
-  writer.write(group, unit.parameters(), unit.slices(),
-               std::span<const float>(host.data(), host.size()));
+  writer.write(group, parameters, slices, std::span<const float>(host.data(), host.size()));
+}
+
+/// The family's tensors that need not be read go with what the user permits.
+checkpoint::KeyOptions all_keys(const model::ModelConfig& config, checkpoint::KeyOptions keys) {
+  keys.ignored = ignored_tensors(config);
+  keys.tied = tied_tensors(config);
+  return keys;
+}
+
+/// Whose names the tensors of a directory have; a Tessera file has transformers' always.
+model::Naming naming_of(const ModelSource& model) {
+  std::vector<std::string> names;
+  for (const checkpoint::TensorInfo& tensor : model.source->tensors()) names.push_back(tensor.name);
+  return model::detect_naming(model.config, names);
 }
 
 }  // namespace
 
-ModelSource open_model(const comm::Communicator& world, const std::filesystem::path& path,
-                       const checkpoint::KeyOptions& keys) {
+ModelSource describe_model(const comm::Communicator& world, const std::filesystem::path& path,
+                           const checkpoint::KeyOptions& keys) {
   ModelSource model;
   model.source = checkpoint::Source::open(world, path);
   model.config = model::parse_config(model.source->config_json(), path.string());
-  require_keys(*model.source, all_parameters(parameter_units(model.config)), keys);
+  model.keys = all_keys(model.config, keys);
+  model.units = parameter_units(model.config, naming_of(model));
   if (const auto* tessera = dynamic_cast<const Hdf5Source*>(model.source.get())) {
     model.files = tessera->files();
     model.training = tessera->state();
   } else if (const auto* directory = dynamic_cast<const HuggingFaceSource*>(model.source.get())) {
     model.files = directory->files();
+  }
+  return model;
+}
+
+ModelSource open_model(const comm::Communicator& world, const std::filesystem::path& path,
+                       const checkpoint::KeyOptions& keys) {
+  ModelSource model = describe_model(world, path, keys);
+  const std::vector<Parameter> parameters = all_parameters(model.units);
+  require_keys(*model.source, parameters, model.keys);
+  for (const Parameter& parameter : parameters) {
+    if (model.source->has(parameter)) {
+      model.origins[parameter.name] = model.source->origin(parameter);
+    }
   }
   return model;
 }
@@ -85,15 +132,21 @@ zero3::ParameterStore<T> make_store(const comm::ProcessGrid& grid, const model::
 
 template <class T>
 LoadReport load_parameters(const comm::ProcessGrid& grid, ModelSource& model,
-                           zero3::ParameterStore<T>& store,
-                           const checkpoint::LoadOptions& options) {
+                           zero3::ParameterStore<T>& store, const checkpoint::LoadOptions& options,
+                           Verify verify) {
+  checkpoint::FingerprintTable read;
+  checkpoint::LoadOptions load = options;
+  load.scales = &model.scales;
+  if (verify == Verify::yes) load.fingerprints = &read;
   LoadReport report;
   for (std::size_t i = 0; i < store.num_units(); ++i) {
     const zero3::Unit& unit = store.unit(i);
+    const std::vector<Parameter>& named = model.units[i].parameters;
     const auto host = Kokkos::create_mirror_view(unit.master());
-    report += load_unit(grid, model, unit.parameters(), unit.slices(), span_of(host), options);
+    report += load_unit(grid, model, named, slices_in(named, unit), span_of(host), load);
     Kokkos::deep_copy(unit.master(), host);
   }
+  if (verify == Verify::yes) verify_shards(grid, model, store, read);
   return report;
 }
 
@@ -105,11 +158,12 @@ LoadReport load_optimizer(const comm::ProcessGrid& grid, Hdf5Source& source,
   for (std::size_t i = 0; i < store.num_units(); ++i) {
     zero3::Unit& unit = store.unit(i);
     unit.allocate_moments();
+    const UnitParts parts = trainable(unit);
     for (const auto& [group, shard] : {std::pair(exp_avg_group, unit.exp_avg()),
                                        std::pair(exp_avg_sq_group, unit.exp_avg_sq())}) {
       const auto host = Kokkos::create_mirror_view(shard);
       report +=
-          source.load_group(grid, group, unit.parameters(), unit.slices(), span_of(host), options);
+          source.load_group(grid, group, parts.parameters, parts.slices, span_of(host), options);
       Kokkos::deep_copy(shard, host);
     }
   }
@@ -119,37 +173,61 @@ LoadReport load_optimizer(const comm::ProcessGrid& grid, Hdf5Source& source,
 template <class T>
 std::int64_t save_checkpoint(const comm::ProcessGrid& grid, const zero3::ParameterStore<T>& store,
                              const std::filesystem::path& path,
-                             const checkpoint::TrainingState& state,
-                             const checkpoint::EmbeddedFiles& files) {
+                             const checkpoint::TrainingState& state, const ModelSource& model) {
   const bool with_moments = state.optimizer == "adamw";
   std::vector<checkpoint::DatasetSpec> datasets;
-  add_datasets(store, parameters_group, datasets);
+  add_datasets(store, model, parameters_group, datasets);
   if (with_moments) {
-    add_datasets(store, exp_avg_group, datasets);
-    add_datasets(store, exp_avg_sq_group, datasets);
+    add_datasets(store, model, exp_avg_group, datasets);
+    add_datasets(store, model, exp_avg_sq_group, datasets);
   }
-  checkpoint::Hdf5Writer writer(grid.world(), path, datasets, state, files);
+  checkpoint::Hdf5Writer writer(grid.world(), path, datasets, state, model.files);
   for (std::size_t i = 0; i < store.num_units(); ++i) {
     const zero3::Unit& unit = store.unit(i);
-    write_shard(writer, parameters_group, unit, unit.master());
+    write_shard(writer, parameters_group, unit.parameters(), unit.slices(), unit.master());
+    writer.write_scales(unit.parameters(), unit.slices(), model.scales);
     if (!with_moments) continue;
-    write_shard(writer, exp_avg_group, unit, unit.exp_avg());
-    write_shard(writer, exp_avg_sq_group, unit, unit.exp_avg_sq());
+    const UnitParts parts = trainable(unit);
+    write_shard(writer, exp_avg_group, parts.parameters, parts.slices, unit.exp_avg());
+    write_shard(writer, exp_avg_sq_group, parts.parameters, parts.slices, unit.exp_avg_sq());
   }
   writer.commit();
   return writer.written_bytes();
 }
 
-#define TESSERA_INSTANTIATE(T)                                                                    \
-  template zero3::ParameterStore<T> make_store(                                                   \
-      const comm::ProcessGrid&, const model::ModelConfig&, zero3::GradientTransport);             \
-  template LoadReport load_parameters(const comm::ProcessGrid&, ModelSource&,                     \
-                                      zero3::ParameterStore<T>&, const checkpoint::LoadOptions&); \
-  template LoadReport load_optimizer(const comm::ProcessGrid&, Hdf5Source&,                       \
-                                     zero3::ParameterStore<T>&, const checkpoint::LoadOptions&);  \
-  template std::int64_t save_checkpoint(                                                          \
-      const comm::ProcessGrid&, const zero3::ParameterStore<T>&, const std::filesystem::path&,    \
-      const checkpoint::TrainingState&, const checkpoint::EmbeddedFiles&);
+template <class T>
+std::int64_t save_hugging_face(const comm::ProcessGrid& grid, const zero3::ParameterStore<T>& store,
+                               const std::filesystem::path& directory, const ModelSource& model,
+                               const checkpoint::ExportOptions& options) {
+  const std::vector<Parameter> parameters = all_parameters(parameter_units(model.config));
+  checkpoint::EmbeddedFiles files = model.files;
+  files["config.json"] = model::hugging_face_config(
+      model.source->config_json(), plan_export(parameters, model.origins, options).has_mxfp4());
+  checkpoint::HuggingFaceWriter writer(grid.world(), directory, parameters, model.origins, files,
+                                       options);
+  for (std::size_t i = 0; i < store.num_units(); ++i) {
+    const zero3::Unit& unit = store.unit(i);
+    const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), unit.master());
+    writer.write(unit.slices(), std::span<const float>(host.data(), host.size()), model.scales);
+  }
+  writer.commit();
+  return writer.written_bytes();
+}
+
+#define TESSERA_INSTANTIATE(T)                                                                     \
+  template zero3::ParameterStore<T> make_store(                                                    \
+      const comm::ProcessGrid&, const model::ModelConfig&, zero3::GradientTransport);              \
+  template LoadReport load_parameters(const comm::ProcessGrid&, ModelSource&,                      \
+                                      zero3::ParameterStore<T>&, const checkpoint::LoadOptions&,   \
+                                      Verify);                                                     \
+  template LoadReport load_optimizer(const comm::ProcessGrid&, Hdf5Source&,                        \
+                                     zero3::ParameterStore<T>&, const checkpoint::LoadOptions&);   \
+  template std::int64_t save_checkpoint(const comm::ProcessGrid&, const zero3::ParameterStore<T>&, \
+                                        const std::filesystem::path&,                              \
+                                        const checkpoint::TrainingState&, const ModelSource&);     \
+  template std::int64_t save_hugging_face(                                                         \
+      const comm::ProcessGrid&, const zero3::ParameterStore<T>&, const std::filesystem::path&,     \
+      const ModelSource&, const checkpoint::ExportOptions&);
 TESSERA_INSTANTIATE(float)
 TESSERA_INSTANTIATE(bf16)
 #undef TESSERA_INSTANTIATE

@@ -10,6 +10,7 @@
 #include "tessera/trainer/token_data.hpp"
 #include "tessera/trainer/train_step.hpp"
 #include "tessera/zero3/grad_norm.hpp"
+#include "unit_parts.hpp"
 
 namespace tessera::trainer {
 namespace {
@@ -45,7 +46,8 @@ void write_units(ReportFile& report, const char* group, const zero3::ParameterSt
   for (std::size_t i = 0; i < store.num_units(); ++i) {
     const zero3::Unit& unit = store.unit(i);
     const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), shard_of(unit));
-    report.write_parameters(group, unit.parameters(), unit.slices(),
+    const UnitParts parts = trainable(unit);
+    report.write_parameters(group, parts.parameters, parts.slices,
                             std::span<const float>(host.data(), host.size()));
   }
 }
@@ -65,6 +67,7 @@ void write_logits(ReportFile& report, model::Transformer<T>& model, const ProbeB
 template <class T>
 ProbeResult run(const comm::ProcessGrid& grid, ModelSource& source, const ProbeOptions& options) {
   ProbeResult result;
+  require_aux_loss(source.config, options.aux_coefficient);
   const ProbeBatch probe = read_batch(grid, source.config.vocab_size, options);
   zero3::ParameterStore<T> store = make_store<T>(grid, source.config);
   result.load = load_parameters(grid, source, store);

@@ -5,6 +5,7 @@
 #include <numeric>
 #include <tessera/trainer/train_step.hpp>
 
+#include "base/error.hpp"
 #include "tessera/zero3/grad_norm.hpp"
 
 namespace tessera::trainer {
@@ -18,7 +19,8 @@ std::int64_t count_targets(const comm::ProcessGrid& grid, std::span<const model:
   return grid.world().all_reduce_value("count targets", count, ReduceOp::sum);
 }
 
-/// Busiest expert over the mean, of all layers the worst; load [L, E] summed over ranks.
+/// Busiest expert over the mean, of all layers the worst; load [layers with experts, E] summed
+/// over ranks; 1 in a dense model.
 double load_imbalance(const std::vector<std::int64_t>& load, std::int64_t num_experts) {
   double worst = 1.0;
   for (auto layer = load.begin(); layer != load.end(); layer += num_experts) {
@@ -47,6 +49,15 @@ void collect_routing(const comm::ProcessGrid& grid, model::Transformer<T>& model
 }
 
 }  // namespace
+
+void require_aux_loss(const model::ModelConfig& config, double aux_coefficient) {
+  if (aux_coefficient == 0.0 || config.has_aux_loss) return;
+  fail(ErrorKind::usage,
+       "the family {} has no load-balancing loss (its experts are balanced in another way, or it "
+       "has "
+       "none); leave --aux-loss-coef out",
+       config.family);
+}
 
 template <class T>
 StepOutcome compute_gradient(const comm::ProcessGrid& grid, model::Transformer<T>& model,

@@ -81,6 +81,7 @@ class Run {
   StepMetrics step();
   double evaluate_held_out();
   void save();
+  void write_hugging_face();
 
   const comm::ProcessGrid& grid_;
   const TrainingOptions& options_;
@@ -100,6 +101,7 @@ class Run {
 
 template <class T>
 void Run<T>::prepare() {
+  require_aux_loss(source_.config, options_.aux_coefficient);
   const checkpoint::TrainingState earlier = state_;
   total_steps_ = options_.total_steps;
   if (total_steps_ == 0) total_steps_ = std::max(options_.num_steps, recorded_total_steps(earlier));
@@ -116,7 +118,8 @@ void Run<T>::prepare() {
 template <class T>
 void Run<T>::load() {
   const auto start = Clock::now();
-  checkpoint::LoadReport report = load_parameters(grid_, source_, store_, options_.load);
+  checkpoint::LoadReport report =
+      load_parameters(grid_, source_, store_, options_.load, options_.verify);
   if (options_.optimizer.kind == zero3::OptimizerKind::adamw) {
     for (std::size_t i = 0; i < store_.num_units(); ++i) store_.unit(i).allocate_moments();
     auto* file = dynamic_cast<checkpoint::Hdf5Source*>(source_.source.get());
@@ -200,9 +203,18 @@ template <class T>
 void Run<T>::save() {
   const auto start = Clock::now();
   summary_.checkpoint = checkpoint_path(options_.output, state_.step);
-  save_checkpoint(grid_, store_, summary_.checkpoint, state_, source_.files);
+  save_checkpoint(grid_, store_, summary_.checkpoint, state_, source_);
   set_latest(grid_.world(), summary_.checkpoint);
+  if (options_.num_kept > 0) keep_newest(grid_.world(), options_.output, options_.num_kept);
   log_info("saved {} in {:.2f} s", summary_.checkpoint.string(), seconds_since(start));
+}
+
+/// Straight from the shards, after the last step.
+template <class T>
+void Run<T>::write_hugging_face() {
+  const auto start = Clock::now();
+  save_hugging_face(grid_, store_, options_.export_directory, source_, options_.export_options);
+  log_info("exported {} in {:.2f} s", options_.export_directory.string(), seconds_since(start));
 }
 
 template <class T>
@@ -231,6 +243,7 @@ TrainingSummary Run<T>::train(const StopRequest& stop) {
     if (due(options_.save_every) || is_last || summary_.interrupted) save();
   }
   summary_.last_step = state_.step;
+  if (!options_.export_directory.empty() && !summary_.interrupted) write_hugging_face();
   constexpr double mib = 1024.0 * 1024.0;
   log_info("gathered parameters and gradients: {:.1f} MiB at most, {:.1f} MiB between steps",
            static_cast<double>(store_.pool().peak_bytes()) / mib,

@@ -66,7 +66,7 @@ TEST_CASE("Permitted tensors are initialised the same on every grid") {
         open_model(grid.world(), path, {{"model.layers.1.*"}, {"model.layers.7.*"}});
     auto store = make_store<float>(grid, model.config);
     load_parameters(grid, model, store);
-    save_checkpoint(grid, store, directory / "saved.h5", model.training, model.files);
+    save_checkpoint(grid, store, directory / "saved.h5", model.training, model);
     if (world.rank() == 0) {
       const test::ResultFile saved((directory / "saved.h5").string());
       const std::string layer = "parameters/model.layers.1.";

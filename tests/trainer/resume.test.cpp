@@ -70,7 +70,7 @@ void copy_checkpoint(const comm::ProcessGrid& grid, const fs::path& from, const 
   auto store = make_store<float>(grid, model.config);
   load_parameters(grid, model, store);
   load_optimizer(grid, dynamic_cast<checkpoint::Hdf5Source&>(*model.source), store);
-  save_checkpoint(grid, store, to, model.training, model.files);
+  save_checkpoint(grid, store, to, model.training, model);
 }
 
 void check_equal(const fs::path& a, const fs::path& b) {

@@ -7,9 +7,11 @@
 
 #include "comm/process_grid.hpp"
 #include "tessera/checkpoint/hdf5_store.hpp"
+#include "tessera/checkpoint/hugging_face_writer.hpp"
 #include "tessera/checkpoint/key_report.hpp"
 #include "tessera/checkpoint/source.hpp"
 #include "tessera/model/config.hpp"
+#include "tessera/model/parameter_units.hpp"
 #include "tessera/zero3/optimizer.hpp"
 #include "tessera/zero3/parameter_store.hpp"
 
@@ -19,12 +21,21 @@ namespace tessera::trainer {
 struct ModelSource {
   std::unique_ptr<checkpoint::Source> source;
   model::ModelConfig config;
+  std::vector<model::ParameterUnit> units;  ///< with the names that this checkpoint has
+  checkpoint::Origins origins;              ///< of the parameters that it has
+  checkpoint::ScaleShards scales;      ///< of this rank's MXFP4 slices, after load_parameters()
+  checkpoint::KeyOptions keys;         ///< what may differ
   checkpoint::EmbeddedFiles files;     ///< config.json, tokenizer, ...: kept with every save
   checkpoint::TrainingState training;  ///< where a Tessera file stands; step 0 otherwise
 };
 
-/// Opens MODEL (Hugging Face directory or Tessera file), parses its configuration and compares its
-/// keys with what the model needs. collective over world; errors are the same on all ranks.
+/// Opens MODEL (Hugging Face directory or Tessera file) and parses its configuration, without
+/// looking at its keys. collective over world; errors are the same on all ranks.
+ModelSource describe_model(const comm::Communicator& world, const std::filesystem::path& path,
+                           const checkpoint::KeyOptions& keys);
+
+/// The same, and compares its keys with what the model needs. collective over world; errors are the
+/// same on all ranks.
 ModelSource open_model(const comm::Communicator& world, const std::filesystem::path& path,
                        const checkpoint::KeyOptions& keys);
 
@@ -35,13 +46,19 @@ zero3::ParameterStore<T> make_store(
     const comm::ProcessGrid& grid, const model::ModelConfig& config,
     zero3::GradientTransport transport = zero3::GradientTransport::f32);
 
+/// Whether a load ends with the proof that all shards together hold each expert once and as the
+/// file has it.
+enum class Verify { no, yes };
+
 /// Reads this rank's part of every parameter, unit by unit; parameters that may be missing are
-/// initialised (norms one, biases and sinks zero, matrices normal with config.initializer_range;
-/// the same on every grid). collective over grid.world(); errors are agreed.
+/// initialised as KeyOptions says (by default norms one, biases and sinks zero, matrices normal
+/// with config.initializer_range; the same on every grid). collective over grid.world(); errors are
+/// agreed.
 template <class T>
 checkpoint::LoadReport load_parameters(const comm::ProcessGrid& grid, ModelSource& model,
                                        zero3::ParameterStore<T>& store,
-                                       const checkpoint::LoadOptions& options = {});
+                                       const checkpoint::LoadOptions& options = {},
+                                       Verify verify = Verify::yes);
 
 /// Reads the optimizer's state of a Tessera file into the shards. collective; errors are agreed.
 template <class T>
@@ -49,13 +66,20 @@ checkpoint::LoadReport load_optimizer(const comm::ProcessGrid& grid, checkpoint:
                                       zero3::ParameterStore<T>& store,
                                       const checkpoint::LoadOptions& options = {});
 
-/// Writes parameters (f32 master weights) and the optimizer's state; returns the bytes of this
+/// Writes parameters (f32 master weights) and the optimizer's state, with the origins, scales and
+/// files of `model`, which it was loaded from; returns the bytes of this
 /// rank. The file appears under `path` complete or not at all. collective over grid.world(); errors
 /// are agreed.
 template <class T>
 std::int64_t save_checkpoint(const comm::ProcessGrid& grid, const zero3::ParameterStore<T>& store,
                              const std::filesystem::path& path,
-                             const checkpoint::TrainingState& state,
-                             const checkpoint::EmbeddedFiles& files);
+                             const checkpoint::TrainingState& state, const ModelSource& model);
+
+/// Writes a Hugging Face directory straight from the shards of all ranks; returns the bytes of this
+/// rank. It appears complete or not at all. collective over grid.world(); errors are agreed.
+template <class T>
+std::int64_t save_hugging_face(const comm::ProcessGrid& grid, const zero3::ParameterStore<T>& store,
+                               const std::filesystem::path& directory, const ModelSource& model,
+                               const checkpoint::ExportOptions& options);
 
 }  // namespace tessera::trainer

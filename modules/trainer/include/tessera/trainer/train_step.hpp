@@ -30,6 +30,10 @@ struct StepOutcome {
   bool updated = false;  ///< false: no target, a NaN, or a rank that failed; nothing was changed
 };
 
+/// Throws Error::usage for a coefficient other than 0 where the family has no load-balancing loss.
+/// local, alike on all ranks.
+void require_aux_loss(const model::ModelConfig& config, double aux_coefficient);
+
 /// Loss and gradient of all micro-steps; leaves the gradient in the store. Fills loss, aux_loss,
 /// num_targets, expert_load. collective over grid.world(): all ranks pass the same number of
 /// batches, of the same length; a batch may be empty.

@@ -8,6 +8,7 @@
 #include "base/dtype.hpp"
 #include "comm/process_grid.hpp"
 #include "tessera/checkpoint/key_report.hpp"
+#include "tessera/trainer/model_state.hpp"
 #include "tessera/trainer/schedule.hpp"
 #include "tessera/trainer/stop_request.hpp"
 #include "tessera/trainer/token_data.hpp"
@@ -34,6 +35,7 @@ struct TrainingOptions {
   std::int64_t num_held_out = 0;    ///< last sequences of the data, for evaluation alone
   std::int64_t evaluate_every = 0;  ///< steps; 0: never
   std::int64_t save_every = 0;      ///< steps; 0: at the end alone
+  std::int64_t num_kept = 0;        ///< checkpoints to keep, the newest; 0: all
   std::int64_t log_every = 10;      ///< steps between lines of the table
   std::uint64_t seed = 0;
 
@@ -44,6 +46,9 @@ struct TrainingOptions {
   double max_grad_norm = 1.0;
   double aux_coefficient = 0.0;
   checkpoint::LoadOptions load;
+  Verify verify = Verify::yes;             ///< after the load
+  std::filesystem::path export_directory;  ///< Hugging Face directory written at the end, or empty
+  checkpoint::ExportOptions export_options;
 };
 
 /// Where a run that starts after `done` steps ends: num_steps, or, if that has been reached
@@ -56,7 +61,7 @@ struct TrainingSummary {
   double first_loss = 0.0;
   double last_loss = 0.0;
   bool interrupted = false;          ///< stopped by a signal; the checkpoint is complete
-  std::filesystem::path checkpoint;  ///< the last one written
+  std::filesystem::path checkpoint;  ///< the last one written; empty if none
 };
 
 /// collective over grid.world(); errors are the same on all ranks.
