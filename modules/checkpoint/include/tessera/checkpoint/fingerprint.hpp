@@ -24,12 +24,15 @@ struct Fingerprint {
   Fingerprint& operator+=(const Fingerprint& other);  ///< modulo 2^128
   bool operator==(const Fingerprint&) const = default;
 };
+using tessera::to_string;  // of shapes, which the next line would hide in this namespace
 /// 32 hexadecimal digits.
 std::string to_string(const Fingerprint& fingerprint);
 
-/// Elements of one hashed block: the greatest common divisor of 32 and the last dimension, so that
-/// neither an expert's end nor a ZeRO-3 shard's (multiples of 64) falls inside one.
+/// Elements of one hashed block of a float tensor: the greatest common divisor of 32 and the last
+/// dimension, so that neither an expert's end nor a ZeRO-3 shard's (multiples of 64) falls inside
+/// one. In a tensor of bytes 2 takes the place of 32: 64 elements have two scales. local.
 std::int64_t fingerprint_block(const Shape& shape);
+std::int64_t fingerprint_byte_block(const Shape& shape);
 
 /// What is known of one tensor: one entry per expert, or a single one for a dense tensor.
 struct TensorFingerprint {
@@ -44,7 +47,8 @@ class FingerprintTable {
   /// and orientation. Within an expert (a dense tensor: as a whole) both ends are multiples of the
   /// block or the end of the expert. local.
   void add(const Parameter& parameter, std::int64_t begin, std::span<const float> values);
-  /// The same for a tensor of bytes (scales [E, out, in / 32], files [n]) under `name`.
+  /// The same for a tensor of bytes (scales [E, out, in / 32], files [n]) under `name`; hashed as
+  /// bytes.
   void add_bytes(const std::string& name, const Shape& shape, bool is_expert, std::int64_t begin,
                  std::span<const std::uint8_t> bytes);
 
@@ -54,6 +58,8 @@ class FingerprintTable {
   /// Sums over the ranks, in one all-reduce. Every rank has the same tensors. collective over
   /// world.
   void sum(const comm::Communicator& world);
+  /// The same for several tables together. collective over world.
+  static void sum(const comm::Communicator& world, std::span<FingerprintTable* const> tables);
 
   const TensorFingerprint* find(const std::string& name) const;
   const std::map<std::string, TensorFingerprint>& tensors() const { return tensors_; }

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+// POSIX calls behind an export.
+#include "output_directory.hpp"
+
+#include <fcntl.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "comm/agree.hpp"
+#include "fault.hpp"
+
+namespace tessera::checkpoint {
+namespace {
+
+namespace fs = std::filesystem;
+
+[[noreturn]] void fail_errno(const std::string& what) {
+  fail(ErrorKind::file, "{}: {}", what, std::strerror(errno));
+}
+
+double gib(std::int64_t bytes) { return double(bytes) / double(1 << 30); }
+
+/// Refuses to put anything in the place of what is there already, but an empty directory.
+void require_vacant(const fs::path& path, bool overwrite) {
+  if (!fs::exists(fs::symlink_status(path))) return;
+  if (!fs::is_directory(path))
+    fail(ErrorKind::usage, "cannot export to {}: it is no directory", path.string());
+  if (fs::is_empty(path)) return;
+  if (!overwrite)
+    fail(ErrorKind::usage, "{} exists and is not empty; --overwrite replaces it", path.string());
+  constexpr std::array replaceable = {".safetensors", ".json", ".txt", ".model", ".jinja"};
+  for (const fs::directory_entry& entry : fs::directory_iterator(path)) {
+    const fs::path extension = entry.path().extension();
+    const bool is_ours =
+        entry.is_regular_file() &&
+        std::find(replaceable.begin(), replaceable.end(), extension) != replaceable.end();
+    if (!is_ours)
+      fail(ErrorKind::usage,
+           "{} holds '{}', which no export writes (it would be lost) move it away", path.string(),
+           entry.path().filename().string());
+  }
+}
+
+void require_space(const fs::path& path, std::int64_t needed_bytes) {
+  struct statvfs status {};
+  const fs::path parent = path.parent_path();
+  if (::statvfs(parent.c_str(), &status) != 0) fail_errno("cannot export to " + parent.string());
+  const std::int64_t free_bytes =
+      fault_injected("diskfull", 0) ? 0
+                                    : std::int64_t(status.f_bavail) * std::int64_t(status.f_frsize);
+  if (free_bytes >= needed_bytes) return;
+  fail(
+      ErrorKind::file,
+      "cannot export to {}: it needs {:.3f} GiB and {:.3f} GiB are free (nothing has been written) "
+      "free space or export elsewhere",
+      path.string(), gib(needed_bytes), gib(free_bytes));
+}
+
+void make_file(const fs::path& path, const OutputFileSpec& spec) {
+  const int descriptor = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL, 0666);
+  if (descriptor < 0) fail_errno(path.string());
+  // Not every file system can reserve; what it says then is no error.
+  const bool is_reserved = spec.bytes == 0 || ::fallocate(descriptor, 0, 0, spec.bytes) == 0 ||
+                           (errno != ENOSPC && errno != EDQUOT && errno != EFBIG);
+  const bool is_sized = is_reserved && ::ftruncate(descriptor, spec.bytes) == 0;
+  const int reason = errno;
+  ::close(descriptor);
+  if (!is_sized)
+    fail(ErrorKind::file, "{}: {:.3f} GiB could not be reserved: {}", path.string(),
+         gib(spec.bytes), std::strerror(reason));
+  OutputFile(path, -1).write_at(0, std::as_bytes(std::span(spec.content)));
+}
+
+void fsync_directory(const fs::path& path) {
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_DIRECTORY);
+  if (descriptor < 0) fail_errno(path.string());
+  // Some file systems cannot fsync a directory and say EINVAL; their renames are ordered without.
+  const bool is_safe = ::fsync(descriptor) == 0 || errno == EINVAL;
+  const int reason = errno;
+  ::close(descriptor);
+  if (!is_safe) fail(ErrorKind::file, "fsync of {}: {}", path.string(), std::strerror(reason));
+}
+
+/// A directory cannot be renamed over one that is not empty: the old one steps aside first.
+void put_in_place(const fs::path& partial, const fs::path& path) {
+  const fs::path replaced = path.string() + ".replaced";
+  const bool has_old = fs::exists(path) && !fs::is_empty(path);
+  if (has_old) {
+    fs::remove_all(replaced);
+    fs::rename(path, replaced);
+  }
+  fs::rename(partial, path);
+  if (has_old) fs::remove_all(replaced);
+}
+
+/// Absolute and without a slash at the end, so that a suffix makes a sibling of it.
+fs::path plain_path(const fs::path& path) {
+  const fs::path plain = fs::absolute(path).lexically_normal();
+  return plain.has_filename() ? plain : plain.parent_path();
+}
+
+}  // namespace
+
+OutputDirectory::OutputDirectory(const comm::Communicator& world, fs::path directory)
+    : world_(world), path_(plain_path(directory)), partial_(path_.string() + ".partial") {}
+
+OutputDirectory::~OutputDirectory() {
+  std::error_code ignored;
+  if (is_begun_) fs::remove_all(partial_, ignored);
+}
+
+void OutputDirectory::lay_out(std::span<const OutputFileSpec> files, bool overwrite) {
+  comm::agreed(world_, "prepare export", [&] {
+    if (world_.rank() != 0) return;
+    require_vacant(path_, overwrite);
+    std::int64_t needed_bytes = 0;
+    for (const OutputFileSpec& file : files) needed_bytes += file.bytes;
+    fs::remove_all(partial_);
+    require_space(path_, needed_bytes);
+    is_begun_ = true;
+    fs::create_directory(partial_);
+    for (const OutputFileSpec& file : files) make_file(partial_ / file.name, file);
+  });
+  comm::agreed(world_, "prepare export", [&] {
+    if (::access(partial_.c_str(), R_OK | W_OK | X_OK) != 0)
+      fail(ErrorKind::file,
+           "{}: {} (every rank writes its part, so the directory must be shared by all nodes)",
+           partial_.string(), std::strerror(errno));
+  });
+}
+
+void OutputDirectory::commit(std::span<const OutputFileSpec> files) {
+  comm::agreed(world_, "commit export", [&] {
+    if (world_.rank() != 0) return;
+    for (const OutputFileSpec& file : files) OutputFile(partial_ / file.name, -1).flush();
+    fsync_directory(partial_);
+    put_in_place(partial_, path_);
+    is_begun_ = false;
+    fsync_directory(path_.parent_path());
+  });
+}
+
+OutputFile::OutputFile(const fs::path& path, int world_rank)
+    : name_(path.string()),
+      descriptor_(::open(path.c_str(), O_WRONLY | O_CLOEXEC)),
+      is_full_(fault_injected("diskfull", world_rank)) {
+  if (descriptor_ < 0) fail_errno(name_);
+}
+
+OutputFile::OutputFile(OutputFile&& other) noexcept
+    : name_(std::move(other.name_)),
+      descriptor_(std::exchange(other.descriptor_, -1)),
+      is_full_(other.is_full_) {}
+
+OutputFile::~OutputFile() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+void OutputFile::write_at(std::int64_t offset, std::span<const std::byte> bytes) const {
+  while (!bytes.empty()) {
+    if (is_full_) errno = ENOSPC;
+    const ssize_t count = is_full_ ? -1 : ::pwrite(descriptor_, bytes.data(), bytes.size(), offset);
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) fail_errno("writing " + name_);
+    bytes = bytes.subspan(static_cast<std::size_t>(count));
+    offset += count;
+  }
+}
+
+void OutputFile::flush() const {
+  if (::fsync(descriptor_) != 0) fail_errno("fsync of " + name_);
+}
+
+}  // namespace tessera::checkpoint
