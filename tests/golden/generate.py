@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the golden files: what transformers computes for small gpt-oss models, in f64.
+"""Writes the golden files: what transformers computes for small models of every family, in f64.
 
     python3 generate.py [name ...]        (torch 2.15, transformers 5.23, h5py, numpy)
 
-Each folder gets a checkpoint as save_pretrained writes it (bf16), tokens.npy and labels.npy [B, S] int64
+Each folder gets a checkpoint as save_pretrained writes it (bf16) or as models are released (stored.py), tokens.npy and labels.npy [B, S] int64
 (-100: ignored) and golden.h5:
     /loss /grad_norm                     f64, of the untouched weights; mean over the shifted labels
     /logits [B, S, V], /grad/<tensor>    f64 results stored as f32 (relative error 1e-6), names and shapes of
-                                         the checkpoint's tensors
+                                         transformers' parameters in memory
     /sgd, /adamw                         losses [3] (each before its step), param/<tensor> after three steps on
-                                         the same batch; the hyper-parameters are the group's attributes
+                                         the same batch; the hyper-parameters are the group's attributes; not
+                                         in goldens whose attribute `steps` is 0
     /aux                                 loss, aux_loss, grad_norm, grad/<tensor> with the auxiliary loss on
     /bf16                                loss and, against the f64 values, logits_error and
                                          grad_error/<tensor> (relative L2) of transformers' own bf16 run
@@ -22,6 +23,7 @@ enough that a test with a limit of 2e-2 says something.
 """
 
 import contextlib
+import copy
 import json
 import math
 import os
@@ -32,18 +34,21 @@ import sys
 os.environ["TQDM_DISABLE"] = "1"
 
 import h5py
+import huggingface_hub
 import numpy
 import torch
 import transformers
-from safetensors import safe_open
-from torch.utils._python_dispatch import TorchDispatchMode
-from transformers.models.gpt_oss import modeling_gpt_oss
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from configurations import CONFIGURATIONS, random_batch, random_weights
+from margins import Margins
+from stored import STORE
 
 HERE = pathlib.Path(__file__).resolve().parent
 BETAS, EPSILON, STEPS = (0.9, 0.999), 1e-4, 3
 SMALLEST_GAP, SMALLEST_CLAMP_DISTANCE, LARGEST_BF16_LOSS_ERROR = 1e-4, 2e-6, 3e-3
+LARGEST_F32_GRADIENT_ERROR, LARGEST_F32_STEP_ERROR = 1e-5, 3e-6
+PLAIN_TYPES = torch.float32, torch.float, torch.Tensor.float
 
 
 class OnlyF64(TorchDispatchMode):
@@ -58,50 +63,33 @@ class OnlyF64(TorchDispatchMode):
 
 
 @contextlib.contextmanager
-def everything_in_f64():
-    saved = torch.float32, torch.float, torch.Tensor.float
-    torch.set_default_dtype(torch.float64)
-    torch.float32 = torch.float = torch.float64
-    torch.Tensor.float = torch.Tensor.double
+def float_types(float32, default, widen):
+    saved = torch.float32, torch.float, torch.Tensor.float, torch.get_default_dtype()
+    torch.float32, torch.float, torch.Tensor.float = float32, default, widen
+    torch.set_default_dtype(float32)
     try:
-        with OnlyF64():
-            yield
+        yield
     finally:
-        torch.float32, torch.float, torch.Tensor.float = saved
-        torch.set_default_dtype(saved[0])
+        torch.float32, torch.float, torch.Tensor.float = saved[:3]
+        torch.set_default_dtype(saved[3])
 
 
-class Margins:
-    """Watches how close any token comes to another choice of experts and any expert output to a clamp."""
-
-    def __init__(self, model):
-        self.gap, self.clamp, self.clamped, self.outputs = math.inf, math.inf, 0, 0
-        self.tokens = {}
-        for index, layer in enumerate(model.model.layers):
-            layer.mlp.router.register_forward_hook(lambda module, _, out, index=index: self.see_router(module, out, index))
-            experts, plain = layer.mlp.experts, layer.mlp.experts._apply_gate
-            experts._apply_gate = lambda h, experts=experts, plain=plain: (self.see_gate(experts, h), plain(h))[1]
-
-    def see_router(self, router, out, layer):
-        top = out[0].detach().topk(router.top_k + 1, dim=-1).values
-        self.gap = min(self.gap, (top[:, -2] - top[:, -1]).min().item())
-        self.tokens[layer] = torch.bincount(out[2].reshape(-1), minlength=router.num_experts).tolist()
-
-    def see_gate(self, experts, gate_up):
-        h = gate_up.detach()
-        up = h[:, 1::2]
-        distance = torch.cat([(h - experts.limit).abs().reshape(-1), (up + experts.limit).abs().reshape(-1)])
-        self.clamp = min(self.clamp, distance.min().item())
-        self.clamped += int((h > experts.limit).sum() + (up < -experts.limit).sum())
-        self.outputs += h.numel()
+@contextlib.contextmanager
+def everything_in_f64():
+    with float_types(torch.float64, torch.float64, torch.Tensor.double), OnlyF64():
+        yield
 
 
-def load(folder, dtype):
-    """The checkpoint in `dtype`, rotary buffers made afresh (a cast would round them)."""
-    model = transformers.GptOssForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager",
-                                                           experts_implementation="eager")
-    model = model.to(dtype).eval()
-    model.model.rotary_emb = modeling_gpt_oss.GptOssRotaryEmbedding(model.config)
+def instance(master, dtype):
+    """A copy of the model in `dtype`: rotary buffers made afresh (a cast would round them), correction biases as the
+    file has them."""
+    with _disable_current_modes(), float_types(*PLAIN_TYPES):
+        model = copy.deepcopy(master).to(dtype).eval()
+        for name, buffer in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                exact = master.get_buffer(name)
+                buffer.data = exact.double() if dtype == torch.float64 else exact.clone()
+    model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
     return model
 
 
@@ -115,9 +103,9 @@ def gradients(model, tokens, labels, **options):
     return output, grads, norm
 
 
-def train(folder, dtype, name, options, tokens, labels):
+def train(master, dtype, name, options, tokens, labels):
     """(losses, {name: parameter}, margins) of STEPS steps on one batch."""
-    model = load(folder, dtype)
+    model = instance(master, dtype)
     margins = Margins(model)
     shared = dict(lr=options["lr"], weight_decay=options["weight_decay"], foreach=False)
     if name == "sgd":
@@ -143,57 +131,86 @@ def worst(values, reference):
     return max((distance(values[name], reference[name]), name) for name in reference)
 
 
-def checkpoint_tensors(folder):
-    names = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            names.update({name: tuple(file.get_slice(name).get_shape()) for name in file.keys()})
-    return names
-
-
 def rewrite_as_transformers_4(path):
-    """rope_theta + rope_scaling and torch_dtype, as released gpt-oss files have them; must read equally."""
-    before = transformers.GptOssConfig.from_pretrained(path.parent).to_dict()
-    config = json.loads(path.read_text())
+    """rope_theta + rope_scaling, torch_dtype and num_experts, keys of default value left out, as in released files."""
+
+    def read():
+        """None if transformers refuses it."""
+        try:
+            config = transformers.AutoConfig.from_pretrained(path.parent).to_dict()
+        except huggingface_hub.errors.StrictDataclassError:
+            return None
+        config["rope_parameters"].pop("type", None)
+        return config
+
+    def write():
+        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+    before, config = read(), json.loads(path.read_text())
     scaling = config.pop("rope_parameters")
     config["rope_theta"] = scaling.pop("rope_theta")
-    config["rope_scaling"] = scaling
+    kind = scaling.pop("rope_type")
+    key = "type" if kind == "linear" or config["model_type"] == "deepseek_v3" else "rope_type"
+    config["rope_scaling"] = None if kind == "default" else {key: kind, **scaling}
     config["torch_dtype"] = config.pop("dtype")
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    assert transformers.GptOssConfig.from_pretrained(path.parent).to_dict() == before, "the spellings differ"
+    if config["model_type"] == "qwen3_moe":
+        config["num_experts"] = config.pop("num_local_experts")
+    for key in sorted(set(config) - {"model_type", "rope_theta", "rope_scaling"}):
+        value = config.pop(key)
+        write()
+        if read() != before:
+            config[key] = value
+    write()
+    assert read() == before, "the spellings differ"
 
 
 def write_checkpoint(golden, folder, seed):
+    """(the model with the checkpoint's values in f32, tokens, labels)"""
     shutil.rmtree(folder, ignore_errors=True)
     generator = torch.Generator().manual_seed(seed)
-    model = transformers.GptOssForCausalLM(transformers.GptOssConfig(**golden.config)).to(torch.bfloat16)
+    config = transformers.AutoConfig.for_model(golden.model_type, **golden.config)
+    config._attn_implementation = config._experts_implementation = "eager"
+    model = transformers.AutoModelForCausalLM.from_config(config).to(torch.bfloat16)
     random_weights(model, golden, generator)
     tokens, labels = random_batch(golden, generator)
     model.save_pretrained(folder, max_shard_size=golden.max_shard_size)
     (folder / "generation_config.json").unlink(missing_ok=True)
     if golden.transformers_4_spelling:
         rewrite_as_transformers_4(folder / "config.json")
+    model = model.float()
+    if golden.stored in STORE:
+        STORE[golden.stored](model, folder, golden, generator)
     numpy.save(folder / "tokens.npy", tokens.numpy())
     numpy.save(folder / "labels.npy", labels.numpy())
-    return tokens, labels
+    return model, tokens, labels
 
 
-def reference_runs(golden, folder, tokens, labels):
+def check_checkpoint(golden, folder, model):
+    """transformers reads the folder as the model whose numbers become the golden's."""
+    if golden.stored in ("original", "fp8"):
+        return  # not for transformers on a CPU
+    options = {"quantization_config": transformers.Mxfp4Config(dequantize=True)} if golden.stored == "mxfp4" else {}
+    read = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options).state_dict()
+    for name, values in model.state_dict().items():
+        assert torch.equal(read[name].float(), values), name
+
+
+def reference_runs(golden, model, tokens, labels):
     """All f64 results, or None where f32 arithmetic could choose other experts or clamp otherwise."""
+    steps, aux = {}, None
     with everything_in_f64():
-        model = load(folder, torch.float64)
-        plain = gradients(model, tokens, labels)
-        steps = {}
-        for name in ("sgd", "adamw"):
-            steps[name] = train(folder, torch.float64, name, getattr(golden, name), tokens, labels)
-            margins = steps[name][2]
-            if margins.gap < SMALLEST_GAP or margins.clamp < SMALLEST_CLAMP_DISTANCE:
+        reference = instance(model, torch.float64)
+        margins = Margins(reference)
+        plain = gradients(reference, tokens, labels)
+        for name in ("sgd", "adamw") if golden.steps else ():
+            steps[name] = train(model, torch.float64, name, getattr(golden, name), tokens, labels)
+        for seen in (margins, *(step[2] for step in steps.values())):
+            if seen.gap < SMALLEST_GAP or seen.clamp < SMALLEST_CLAMP_DISTANCE:
                 return None
-        aux = None
         if golden.aux_loss_coef:
-            model.router_aux_loss_coef = golden.aux_loss_coef
-            aux = gradients(model, tokens, labels, output_router_logits=True)
-    return plain, steps, aux
+            reference.router_aux_loss_coef = golden.aux_loss_coef
+            aux = gradients(reference, tokens, labels, output_router_logits=True)
+    return plain, steps, aux, margins
 
 
 def put_tensors(group, tensors):
@@ -206,10 +223,11 @@ def put_tensors(group, tensors):
 
 
 def write_golden(golden, folder, seed, runs, bf16):
-    (output, grads, norm), steps, aux = runs
+    (output, grads, norm), steps, aux, _ = runs
     with h5py.File(folder / "golden.h5", "w", libver=("v110", "v110")) as file:
         file.attrs["versions"] = f"torch {torch.__version__.split('+')[0]}, transformers {transformers.__version__}"
         file.attrs["seed"] = seed
+        file.attrs["steps"] = STEPS if golden.steps else 0
         file["loss"], file["grad_norm"] = output.loss.item(), norm
         put_tensors(file, {"logits": output.logits})
         put_tensors(file.create_group("grad"), grads)
@@ -231,44 +249,44 @@ def write_golden(golden, folder, seed, runs, bf16):
             group[f"grad_error/{name}"] = distance(bf16[1][name], grads[name])
 
 
-def report(golden, folder, seed, runs, tokens, labels, bf16):
-    """What the numbers are worth: torch's own f32, and transformers in f64 with its f32 islands, against them."""
-    (output, grads, norm), steps, _ = runs
-    margins = steps["sgd"][2]
+def report(folder, golden, seed, runs, model, f32, bf16):
+    """What the numbers are worth: torch's own f32 and bf16 against them."""
+    (output, grads, norm), steps, _, margins = runs
     size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
-    count = sum(math.prod(shape) for shape in checkpoint_tensors(folder).values())
-    gap = min(step[2].gap for step in steps.values())
+    count = sum(parameter.numel() for parameter in model.parameters())
     print(f"{golden.name}: seed {seed}, {count} parameters, {size:.2f} MB, loss {output.loss.item():.6f}, "
-          f"grad norm {norm:.4f}, gap {gap:.1e}, clamped {margins.clamped / margins.outputs:.2%}")
+          f"grad norm {norm:.4f}, gap {margins.gap:.1e}, clamped {margins.clamped / max(margins.outputs, 1):.2%}")
     print(f"  tokens per expert {list(margins.tokens.values())}")
-    for label, dtype in (("f32", torch.float32), ("f64 unpatched", torch.float64)):
-        other = gradients(load(folder, dtype), tokens, labels)
-        print(f"  {label}: loss {abs(other[0].loss.item() / output.loss.item() - 1):.1e}, "
-              f"logits {distance(other[0].logits, output.logits):.1e}, gradients {worst(other[1], grads)}")
-        if label == "f32":
-            assert worst(other[1], grads)[0] < 1e-5, "torch's own f32 misses 1e-5"
-    for name, (losses, parameters, _) in steps.items():
-        other = train(folder, torch.float32, name, getattr(golden, name), tokens, labels)
-        print(f"  {name}: losses {['%.5f' % loss for loss in losses]}, f32 parameters {worst(other[1], parameters)}")
+    if margins.num_tokens:
+        print(f"  {margins.num_tokens} choices, {margins.biased_choices} changed by the correction biases, "
+              f"{margins.zero_fill_choices} that a mask of zeros would change")
+    print(f"  f32: gradients {f32['gradients']}")
+    for name, (losses, _, _) in steps.items():
+        print(f"  {name}: losses {['%.5f' % loss for loss in losses]}, f32 parameters {f32[name]}")
     errors = sorted(distance(bf16[1][key], grads[key]) for key in grads)
     print(f"  bf16: loss {abs(bf16[0].loss.item() / output.loss.item() - 1):.1e}, "
-          f"gradients median {errors[len(errors) // 2]:.2f}, worst {errors[-1]:.2f}")
+          f"gradients median {errors[len(errors) // 2]:.2f}, worst {errors[-1]:.2f}", flush=True)
 
 
 def generate(golden):
     folder = HERE / golden.name
     for seed in range(1000):
-        tokens, labels = write_checkpoint(golden, folder, seed)
-        runs = reference_runs(golden, folder, tokens, labels)
+        model, tokens, labels = write_checkpoint(golden, folder, seed)
+        runs = reference_runs(golden, model, tokens, labels)
         if not runs:
             continue
-        bf16 = gradients(load(folder, torch.bfloat16), tokens, labels)
-        if abs(bf16[0].loss.item() / runs[0][0].loss.item() - 1) < LARGEST_BF16_LOSS_ERROR:
+        f32 = {"gradients": worst(gradients(instance(model, torch.float32), tokens, labels)[1], runs[0][1])}
+        for name, (_, parameters, _) in runs[1].items():
+            step = train(model, torch.float32, name, getattr(golden, name), tokens, labels)
+            f32[name] = worst(step[1], parameters)
+        bf16 = gradients(instance(model, torch.bfloat16), tokens, labels)
+        bf16_error = abs(bf16[0].loss.item() / runs[0][0].loss.item() - 1)
+        if (f32["gradients"][0] < LARGEST_F32_GRADIENT_ERROR and bf16_error < LARGEST_BF16_LOSS_ERROR
+                and all(f32[name][0] < LARGEST_F32_STEP_ERROR for name in runs[1])):
             break
-    assert set(runs[0][1]) == set(checkpoint_tensors(folder)), "parameters and checkpoint tensors differ"
-    assert all(tuple(runs[0][1][name].shape) == shape for name, shape in checkpoint_tensors(folder).items())
+    check_checkpoint(golden, folder, model)
     write_golden(golden, folder, seed, runs, bf16)
-    report(golden, folder, seed, runs, tokens, labels, bf16)
+    report(folder, golden, seed, runs, model, f32, bf16)
 
 
 if __name__ == "__main__":
