@@ -17,7 +17,7 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "hashes are of little-endian elements");
 
-constexpr std::int64_t largest_block = 32;
+constexpr std::int64_t largest_block = 32, largest_byte_block = 2;
 
 template <std::int64_t block, class T>
 Fingerprint sum_of_blocks(std::int64_t first, std::span<const T> values) {
@@ -60,9 +60,9 @@ std::int64_t num_entries(const Shape& shape, bool is_expert) { return is_expert 
 // Cuts `values` at the experts' ends.
 template <class T>
 void add_values(TensorFingerprint& entry, const Shape& shape, std::int64_t begin,
-                std::span<const T> values) {
+                std::int64_t block, std::span<const T> values) {
   if (values.empty()) return;
-  const std::int64_t end = begin + std::ssize(values), block = fingerprint_block(shape);
+  const std::int64_t end = begin + std::ssize(values);
   TESSERA_EXPECT(0 <= begin && end <= num_elements(shape));
   TESSERA_EXPECT(begin % block == 0 && end % block == 0);
   const std::int64_t expert_size = num_elements(shape) / std::ssize(entry.experts);
@@ -76,7 +76,27 @@ void add_values(TensorFingerprint& entry, const Shape& shape, std::int64_t begin
   }
 }
 
-constexpr std::uint64_t low_half(std::uint64_t value) { return value & 0xffffffffu; }
+// Halves of 32 bits in words of 64: their sums over up to 2^32 ranks do not overflow.
+void append_words(const TensorFingerprint& entry, std::vector<std::uint64_t>& words) {
+  constexpr std::uint64_t half = 0xffffffffu;
+  for (std::size_t i = 0; i < entry.experts.size(); ++i) {
+    const auto [low, high] = entry.experts[i];
+    words.insert(words.end(), {low & half, low >> 32, high & half, high >> 32,
+                               static_cast<std::uint64_t>(entry.num_elements[i])});
+  }
+}
+
+// The sums of what append_words() gave; returns where the next entry's begin.
+const std::uint64_t* take_words(const std::uint64_t* word, TensorFingerprint& entry) {
+  for (std::size_t i = 0; i < entry.experts.size(); ++i, word += 5) {
+    Fingerprint total{word[0], 0};
+    total += {word[1] << 32, word[1] >> 32};
+    total += {0, word[2] + (word[3] << 32)};
+    entry.experts[i] = total;
+    entry.num_elements[i] = static_cast<std::int64_t>(word[4]);
+  }
+  return word;
+}
 
 }  // namespace
 
@@ -94,43 +114,44 @@ std::int64_t fingerprint_block(const Shape& shape) {
   return shape.empty() ? 1 : std::gcd(largest_block, shape.back());
 }
 
+std::int64_t fingerprint_byte_block(const Shape& shape) {
+  return shape.empty() ? 1 : std::gcd(largest_byte_block, shape.back());
+}
+
 void FingerprintTable::add(const Parameter& parameter, std::int64_t begin,
                            std::span<const float> values) {
   const Shape& shape = parameter.shape;
-  add_values(entry_of(tensors_, parameter.name, num_entries(shape, parameter.is_expert)), shape,
-             begin, values);
+  TensorFingerprint& entry =
+      entry_of(tensors_, parameter.name, num_entries(shape, parameter.is_expert));
+  add_values(entry, shape, begin, fingerprint_block(shape), values);
 }
 
 void FingerprintTable::add_bytes(const std::string& name, const Shape& shape, bool is_expert,
                                  std::int64_t begin, std::span<const std::uint8_t> bytes) {
-  add_values(entry_of(tensors_, name, num_entries(shape, is_expert)), shape, begin, bytes);
+  TensorFingerprint& entry = entry_of(tensors_, name, num_entries(shape, is_expert));
+  add_values(entry, shape, begin, fingerprint_byte_block(shape), bytes);
 }
 
 void FingerprintTable::expect(const std::string& name, std::int64_t num_experts) {
   entry_of(tensors_, name, num_experts);
 }
 
-// Halves of 32 bits in words of 64: their sums over up to 2^32 ranks do not overflow.
 void FingerprintTable::sum(const comm::Communicator& world) {
+  FingerprintTable* const self = this;
+  sum(world, std::span(&self, 1));
+}
+
+void FingerprintTable::sum(const comm::Communicator& world,
+                           std::span<FingerprintTable* const> tables) {
   std::vector<std::uint64_t> words;
-  for (const auto& [name, entry] : tensors_) {
-    for (std::size_t i = 0; i < entry.experts.size(); ++i) {
-      const auto [low, high] = entry.experts[i];
-      words.insert(words.end(), {low_half(low), low >> 32, low_half(high), high >> 32,
-                                 static_cast<std::uint64_t>(entry.num_elements[i])});
-    }
+  for (const FingerprintTable* table : tables) {
+    for (const auto& [name, entry] : table->tensors_) append_words(entry, words);
   }
   if (words.empty()) return;
   world.all_reduce("fingerprints", std::span<std::uint64_t>(words), comm::ReduceOp::sum);
   const std::uint64_t* word = words.data();
-  for (auto& [name, entry] : tensors_) {
-    for (std::size_t i = 0; i < entry.experts.size(); ++i, word += 5) {
-      Fingerprint total{word[0], 0};
-      total += {word[1] << 32, word[1] >> 32};
-      total += {0, word[2] + (word[3] << 32)};
-      entry.experts[i] = total;
-      entry.num_elements[i] = static_cast<std::int64_t>(word[4]);
-    }
+  for (FingerprintTable* table : tables) {
+    for (auto& [name, entry] : table->tensors_) word = take_words(word, entry);
   }
 }
 

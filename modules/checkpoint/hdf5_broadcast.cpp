@@ -44,17 +44,53 @@ TrainingState state_from(const json& record) {
   return state;
 }
 
+json to_json(const StoredDataset& dataset) {
+  const TensorInfo& info = dataset.info;
+  return json::array({dataset.group, info.name, info.dtype, info.shape, info.file,
+                      dataset.is_transposed, dataset.is_expert, dataset.origin.dtypes,
+                      dataset.origin.mxfp4, dataset.fingerprint.num_elements});
+}
+
+StoredDataset dataset_from(const json& d) {
+  StoredDataset dataset{.group = d[0],
+                        .info = {d[1], d[2].get<Dtype>(), d[3], d[4]},
+                        .is_transposed = d[5],
+                        .is_expert = d[6],
+                        .origin = {d[7].get<std::vector<Dtype>>(), d[8]}};
+  d[9].get_to(dataset.fingerprint.num_elements);
+  return dataset;
+}
+
+// Apart from the JSON, because a model may have a great many of them.
+void broadcast_fingerprints(const comm::Communicator& world, const FileDescription& description,
+                            FileDescription& result) {
+  std::vector<std::uint64_t> words;
+  for (const StoredDataset& dataset : description.datasets) {
+    for (const auto [low, high] : dataset.fingerprint.experts)
+      words.insert(words.end(), {low, high});
+  }
+  words.resize(static_cast<std::size_t>(2 * result.num_fingerprints));
+  if (words.empty()) return;
+  world.broadcast("fingerprints", std::span<std::uint64_t>(words), 0);
+  const std::uint64_t* word = words.data();
+  for (StoredDataset& dataset : result.datasets) {
+    TensorFingerprint& fingerprint = dataset.fingerprint;
+    for (std::size_t i = 0; i < fingerprint.num_elements.size(); ++i, word += 2) {
+      fingerprint.experts.push_back({word[0], word[1]});
+    }
+  }
+}
+
 json to_json(const FileDescription& description) {
   json datasets = json::array(), files = json::array();
   for (const StoredDataset& d : description.datasets) {
-    datasets.push_back(json::array({d.group, d.info.name, std::int32_t(d.info.dtype), d.info.shape,
-                                    d.info.file, d.is_transposed}));
+    datasets.push_back(to_json(d));
   }
   for (const auto& [name, content] : description.files) files.push_back(name);
-  return {{"state", to_json(description.state)},
-          {"file_bytes", description.file_bytes},
-          {"datasets", std::move(datasets)},
-          {"files", std::move(files)}};
+  return {
+      {"version", description.version},       {"state", to_json(description.state)},
+      {"file_bytes", description.file_bytes}, {"num_fingerprints", description.num_fingerprints},
+      {"datasets", std::move(datasets)},      {"files", std::move(files)}};
 }
 
 }  // namespace
@@ -66,9 +102,10 @@ FileDescription broadcast_description(const comm::Communicator& world,
   FileDescription result;
   result.state = state_from(record.at("state"));
   record.at("file_bytes").get_to(result.file_bytes);
-  for (const json& d : record.at("datasets")) {
-    result.datasets.push_back({d[0], {d[1], Dtype(d[2].get<std::int32_t>()), d[3], d[4]}, d[5]});
-  }
+  record.at("version").get_to(result.version);
+  record.at("num_fingerprints").get_to(result.num_fingerprints);
+  for (const json& d : record.at("datasets")) result.datasets.push_back(dataset_from(d));
+  broadcast_fingerprints(world, description, result);
   for (const std::string name : record.at("files")) {
     std::string content = world.rank() == 0 ? description.files.at(name) : "";
     result.files[name] = world.broadcast_string("embedded file", std::move(content), 0);

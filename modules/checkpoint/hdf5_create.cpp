@@ -6,6 +6,7 @@
 #include "base/version.hpp"
 #include "hdf5_attributes.hpp"
 #include "hdf5_file.hpp"
+#include "hdf5_record.hpp"
 #include "hdf5_transfer.hpp"
 #include "hdf5_types.hpp"
 
@@ -57,11 +58,17 @@ void write_state(hid_t file, const TrainingState& state) {
   write_attribute(file, "training_json", state.training_json);
 }
 
-void describe_parameter(hid_t dataset, const Parameter& parameter) {
+void describe_parameter(hid_t dataset, const DatasetSpec& spec) {
+  const Parameter& parameter = *spec.parameter;
   write_attribute(dataset, "placement", std::string(parameter.is_expert ? "expert" : "dense"));
   write_attribute(dataset, "orientation",
                   std::string(parameter.transposed ? "expert,out,in" : "checkpoint"));
   write_attribute(dataset, "checkpoint_transposed", std::int64_t(parameter.transposed));
+  if (spec.group == parameters_group) write_origin(dataset, spec.origin);
+}
+
+void describe_scales(hid_t dataset) {
+  write_attribute(dataset, "placement", std::string("expert"));
 }
 
 }  // namespace tessera::checkpoint

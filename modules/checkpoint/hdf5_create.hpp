@@ -23,7 +23,10 @@ void create_group(hid_t file, const std::string& path);
 /// Root attributes: format, version and where the run stands.
 void write_state(hid_t file, const TrainingState& state);
 
-/// Attributes of a parameter's dataset: placement and orientation.
-void describe_parameter(hid_t dataset, const Parameter& parameter);
+/// Attributes of a parameter's or optimizer state's dataset: placement, orientation, and where it
+/// is in "parameters" what it was in the Hugging Face checkpoint.
+void describe_parameter(hid_t dataset, const DatasetSpec& spec);
+/// Attributes of a dataset of scales.
+void describe_scales(hid_t dataset);
 
 }  // namespace tessera::checkpoint

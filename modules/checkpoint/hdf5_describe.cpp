@@ -8,6 +8,7 @@
 
 #include "hdf5_attributes.hpp"
 #include "hdf5_file.hpp"
+#include "hdf5_record.hpp"
 #include "hdf5_types.hpp"
 #include "input_file.hpp"
 
@@ -16,6 +17,7 @@ namespace {
 
 constexpr std::int64_t embedded_limit_bytes = 1 << 30;  // of all embedded files together
 constexpr std::size_t max_datasets = 1'000'000;  // hard links could repeat one any number of times
+constexpr std::int64_t first_with_fingerprints = 2;        // version of the format
 constexpr std::int64_t max_count = std::int64_t(1) << 62;  // leaves room for sums of such numbers
 
 using Hdf5Object = Hdf5Handle<H5Oclose>;
@@ -123,29 +125,63 @@ TensorInfo describe_dataset(hid_t dataset, const std::string& name, const std::s
   return info;
 }
 
-bool read_transposed(hid_t dataset, const std::string& path) {
-  try {
-    const std::string orientation = read_string_attribute(dataset, "orientation");
-    const std::int64_t transposed = read_int64_attribute(dataset, "checkpoint_transposed");
-    if (transposed == 1 && orientation == "expert,out,in") return true;
-    if (transposed == 0 && orientation == "checkpoint") return false;
-    fail(ErrorKind::format,
-         "orientation '{}' with checkpoint_transposed {} is none that this version knows (its "
-         "elements could be misread)",
-         orientation, transposed);
-  } catch (const Error& error) {
-    throw Error(error.kind(), fmt::format("'{}': {}", path, error.what()));
-  }
+bool read_transposed(hid_t dataset) {
+  const std::string orientation = read_string_attribute(dataset, "orientation");
+  const std::int64_t transposed = read_int64_attribute(dataset, "checkpoint_transposed");
+  if (transposed == 1 && orientation == "expert,out,in") return true;
+  if (transposed == 0 && orientation == "checkpoint") return false;
+  fail(ErrorKind::format,
+       "orientation '{}' with checkpoint_transposed {} is none that this version knows (its "
+       "elements could be misread)",
+       orientation, transposed);
 }
 
-void add_dataset(hid_t dataset, const std::string& group_path, const std::string& name,
-                 FileDescription& description) {
+bool read_placement(hid_t dataset) {
+  const std::string placement = read_string_attribute(dataset, "placement");
+  if (placement != "expert" && placement != "dense") {
+    fail(ErrorKind::format, "placement '{}' is neither 'expert' nor 'dense'", placement);
+  }
+  return placement == "expert";
+}
+
+// Hard links could repeat a dataset with many experts any number of times.
+void read_fingerprint(hid_t dataset, FileDescription& description, StoredDataset& stored) {
+  const std::int64_t num_experts = stored.is_expert ? stored.info.shape[0] : 1;
+  TensorFingerprint& fingerprint = stored.fingerprint;
+  description.num_fingerprints += num_experts;
+  if (description.num_fingerprints > description.file_bytes / std::int64_t(sizeof(Fingerprint))) {
+    fail(ErrorKind::format, "more fingerprints than the file has room for");
+  }
+  fingerprint.experts = read_fingerprints(dataset, num_experts);
+  fingerprint.num_elements.assign(fingerprint.experts.size(),
+                                  num_elements(stored.info.shape) / num_experts);
+}
+
+// Attributes of a dataset that lies plainly in the file.
+void read_attributes(hid_t dataset, FileDescription& description, StoredDataset& stored) {
+  const bool is_tensor = stored.group != files_group && stored.group != scales_group;
+  if (is_tensor) stored.is_transposed = read_transposed(dataset);
+  if (description.version < first_with_fingerprints) return;
+  if (stored.group != files_group) stored.is_expert = read_placement(dataset);
+  if (stored.group == parameters_group) stored.origin = read_origin(dataset);
+  read_fingerprint(dataset, description, stored);
+}
+
+/// Sizes and attributes of one dataset. local.
+const StoredDataset& add_dataset(hid_t dataset, const std::string& group_path,
+                                 const std::string& name, FileDescription& description) {
   if (description.datasets.size() == max_datasets) {
     fail(ErrorKind::format, "more than {} datasets (no model has so many)", max_datasets);
   }
   const std::string path = fmt::format("/{}/{}", group_path, name);
-  TensorInfo info = describe_dataset(dataset, name, path, description.file_bytes);
-  description.datasets.push_back({group_path, std::move(info), read_transposed(dataset, path)});
+  StoredDataset stored{.group = group_path,
+                       .info = describe_dataset(dataset, name, path, description.file_bytes)};
+  try {
+    read_attributes(dataset, description, stored);
+  } catch (const Error& error) {
+    throw Error(error.kind(), fmt::format("'{}': {}", path, error.what()));
+  }
+  return description.datasets.emplace_back(std::move(stored));
 }
 
 /// num_levels: of groups below this one that FORMAT.md has; hard links could form a circle.
@@ -171,7 +207,7 @@ void read_embedded(hid_t group, FileDescription& description) {
     if (H5Iget_type(object.get()) != H5I_DATASET) {
       fail(ErrorKind::format, "'{}' is not a dataset", path);
     }
-    const TensorInfo info = describe_dataset(object.get(), name, path, description.file_bytes);
+    const TensorInfo& info = add_dataset(object.get(), files_group, name, description).info;
     total_bytes += info.bytes();
     if (info.dtype != Dtype::u8 || info.shape.size() != 1 || total_bytes > embedded_limit_bytes) {
       fail(ErrorKind::format, "'{}' is not a file of bytes, or larger than embedded files may be",
@@ -186,7 +222,29 @@ void read_embedded(hid_t group, FileDescription& description) {
   }
 }
 
-void require_format(hid_t file) {
+// Each MXFP4 parameter has its scales, and no scales lie there without one.
+void require_scales(const std::vector<StoredDataset>& datasets) {
+  for (const StoredDataset& dataset : datasets) {
+    const std::string& name = dataset.info.name;
+    if (dataset.group == parameters_group && dataset.origin.mxfp4) {
+      const StoredDataset* scales = find_dataset(datasets, scales_group, name);
+      const bool fits = scales != nullptr && scales->info.dtype == Dtype::u8 && scales->is_expert &&
+                        may_have_scales(dataset.info.shape) &&
+                        scales->info.shape == scales_shape(dataset.info.shape);
+      if (!fits) {
+        fail(ErrorKind::format, "'{}' {} was MXFP4, but '/{}/{}' does not hold its scales",
+             dataset.path(), to_string(dataset.info.shape), scales_group, name);
+      }
+    }
+    if (dataset.group != scales_group) continue;
+    const StoredDataset* owner = find_dataset(datasets, parameters_group, name);
+    if (owner == nullptr || !owner->origin.mxfp4) {
+      fail(ErrorKind::format, "'{}' are scales of no MXFP4 parameter", dataset.path());
+    }
+  }
+}
+
+std::int64_t read_version(hid_t file) {
   if (H5Aexists(file, "format") <= 0 || read_string_attribute(file, "format") != format_name) {
     fail(ErrorKind::format,
          "an HDF5 file, but not a Tessera checkpoint (root attribute 'format' is not "
@@ -201,6 +259,7 @@ void require_format(hid_t file) {
          version, format_version);
   }
   if (version < 1) fail(ErrorKind::format, "format version {} does not exist", version);
+  return version;
 }
 
 std::int64_t read_count(hid_t file, const char* name) {
@@ -233,11 +292,11 @@ void require_signature(const InputFile& file) {
 }
 
 FileDescription describe_opened(hid_t file, std::int64_t file_bytes) {
-  require_format(file);
   FileDescription description;
+  description.version = read_version(file);
   description.file_bytes = file_bytes;
   description.state = read_state(file);
-  for (const std::string name : {parameters_group, optimizer_group, files_group}) {
+  for (const std::string name : {parameters_group, optimizer_group, scales_group, files_group}) {
     if (H5Lexists(file, name.c_str(), H5P_DEFAULT) <= 0) continue;
     const Hdf5Object group = open_member(file, name, "/" + name);
     if (H5Iget_type(group.get()) != H5I_GROUP)
@@ -250,10 +309,22 @@ FileDescription describe_opened(hid_t file, std::int64_t file_bytes) {
   }
   std::ranges::sort(description.datasets, {},
                     [](const StoredDataset& d) { return std::tie(d.group, d.info.name); });
+  require_scales(description.datasets);
   return description;
 }
 
 }  // namespace
+
+const StoredDataset* find_dataset(const std::vector<StoredDataset>& datasets,
+                                  const std::string& group, const std::string& name) {
+  const auto key = std::tie(group, name);
+  const auto found = std::lower_bound(datasets.begin(), datasets.end(), key,
+                                      [](const StoredDataset& d, const auto& wanted) {
+                                        return std::tie(d.group, d.info.name) < wanted;
+                                      });
+  const bool is_found = found != datasets.end() && std::tie(found->group, found->info.name) == key;
+  return is_found ? &*found : nullptr;
+}
 
 FileDescription describe_file(const std::filesystem::path& path, int world_rank) {
   const InputFile file(path, world_rank);

@@ -14,23 +14,23 @@
 
 namespace tessera::checkpoint {
 
-struct StoredDataset {
-  std::string group;  ///< "parameters", "optimizer/exp_avg", ...
-  TensorInfo info;
-  bool is_transposed = false;  ///< last two dimensions exchanged against the Hugging Face file
-};
-
 struct FileDescription {
+  std::int64_t version = 0;  ///< of the format
   TrainingState state;
-  std::vector<StoredDataset> datasets;  ///< of /parameters and /optimizer, sorted by group and name
+  std::vector<StoredDataset> datasets;  ///< of all groups, sorted by group and name
   EmbeddedFiles files;
   std::int64_t file_bytes = 0;
+  std::int64_t num_fingerprints = 0;
 };
 
+/// The dataset of that name among those of a description, or null. local.
+const StoredDataset* find_dataset(const std::vector<StoredDataset>& datasets,
+                                  const std::string& group, const std::string& name);
+
 /// Checks the file's signature, format and version, and of each dataset that its type is one of
-/// FORMAT.md, that its attributes say how it is oriented, that it is stored plainly (contiguous,
-/// unfiltered, in this file) and that its bytes lie within the file. Throws Error::file or
-/// Error::format naming the file and the object. local.
+/// FORMAT.md, that its attributes say how it is oriented and give its fingerprints, that it is
+/// stored plainly (contiguous, unfiltered, in this file) and that its bytes lie within the file.
+/// Throws Error::file or Error::format naming the file and the object. local.
 FileDescription describe_file(const std::filesystem::path& path, int world_rank);
 
 /// `description` of rank 0 on all ranks. collective over world; errors are agreed.

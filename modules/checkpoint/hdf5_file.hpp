@@ -11,9 +11,10 @@
 namespace tessera::checkpoint {
 
 inline constexpr const char* format_name = "tessera";
-inline constexpr std::int64_t format_version = 1;
+inline constexpr std::int64_t format_version = 2;
 inline constexpr const char* parameters_group = "parameters";
 inline constexpr const char* optimizer_group = "optimizer";
+inline constexpr const char* scales_group = "mxfp4_scales";
 inline constexpr const char* files_group = "files";
 
 /// Datasets of this size and more begin at a multiple of it [bytes]: a stripe of a parallel file

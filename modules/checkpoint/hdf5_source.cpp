@@ -7,6 +7,7 @@
 #include "comm/watchdog.hpp"
 #include "hdf5_describe.hpp"
 #include "hdf5_file.hpp"
+#include "hdf5_record.hpp"
 #include "hdf5_transfer.hpp"
 #include "input_file.hpp"
 
@@ -21,17 +22,6 @@ struct Hdf5Source::Impl {
     const comm::Phase phase("close checkpoint", deadline);
     const QuietHdf5 quiet;
     file.close();
-  }
-
-  const StoredDataset* find(const std::string& group, const std::string& name) const {
-    const auto key = std::tie(group, name);
-    const auto found = std::lower_bound(datasets.begin(), datasets.end(), key,
-                                        [](const StoredDataset& d, const auto& wanted) {
-                                          return std::tie(d.group, d.info.name) < wanted;
-                                        });
-    const bool is_found =
-        found != datasets.end() && std::tie(found->group, found->info.name) == key;
-    return is_found ? &*found : nullptr;
   }
 };
 
@@ -74,6 +64,31 @@ std::vector<Hdf5Dataset> open_datasets(const comm::Communicator& world, hid_t fi
   return datasets;
 }
 
+// The dataset of a parameter, if it is what the model needs. Throws Error::keys. local.
+const StoredDataset& require_dataset(const std::vector<StoredDataset>& datasets,
+                                     const std::filesystem::path& file, const std::string& group,
+                                     const Parameter& parameter, bool wants_bytes) {
+  const StoredDataset* dataset = find_dataset(datasets, group, parameter.name);
+  if (dataset == nullptr) {
+    fail(ErrorKind::keys, "{}: '/{}/{}' is missing (the model needs it)", file.string(), group,
+         parameter.name);
+  }
+  const TensorInfo& info = dataset->info;
+  if (info.shape != parameter.shape || (info.dtype == Dtype::u8) != wants_bytes) {
+    fail(ErrorKind::keys, "{}: '{}' is {} {}, the model needs a tensor of {} {}", file.string(),
+         dataset->path(), to_string(info.dtype), to_string(info.shape),
+         wants_bytes ? "bytes" : "floats", to_string(parameter.shape));
+  }
+  if (dataset->is_transposed != parameter.transposed) {
+    fail(ErrorKind::keys,
+         "{}: '{}' has its last two dimensions {} against the Hugging Face checkpoint, the model "
+         "needs them {} (its elements would be read in the wrong places)",
+         file.string(), dataset->path(), dataset->is_transposed ? "exchanged" : "unchanged",
+         parameter.transposed ? "exchanged" : "unchanged");
+  }
+  return *dataset;
+}
+
 }  // namespace
 
 Hdf5Source::~Hdf5Source() = default;
@@ -105,57 +120,104 @@ std::unique_ptr<Hdf5Source> Hdf5Source::open(const comm::Communicator& world,
   return source;
 }
 
+const std::vector<StoredDataset>& Hdf5Source::datasets() const { return impl_->datasets; }
+
+std::vector<StoredPart> Hdf5Source::parts(const Parameter& parameter) const {
+  return {{parameter.name, parameter.shape, 0, parameter.size(), 0}};
+}
+
+bool Hdf5Source::has(const Parameter& parameter) const {
+  return find_dataset(impl_->datasets, parameters_group, parameter.name) != nullptr;
+}
+
+Origin Hdf5Source::origin(const Parameter& parameter) const {
+  const StoredDataset* dataset = find_dataset(impl_->datasets, parameters_group, parameter.name);
+  return dataset == nullptr ? Origin{} : dataset->origin;
+}
+
+std::int64_t Hdf5Source::stored_bytes(const Parameter& parameter) const {
+  std::int64_t bytes = 0;
+  for (const char* group : {parameters_group, scales_group}) {
+    const StoredDataset* dataset = find_dataset(impl_->datasets, group, parameter.name);
+    if (dataset != nullptr) bytes += dataset->info.bytes();
+  }
+  return bytes;
+}
+
+const TensorFingerprint* Hdf5Source::fingerprint(const std::string& group,
+                                                 const std::string& name) const {
+  const StoredDataset* dataset = find_dataset(impl_->datasets, group, name);
+  const bool has_any = dataset != nullptr && !dataset->fingerprint.experts.empty();
+  return has_any ? &dataset->fingerprint : nullptr;
+}
+
 LoadReport Hdf5Source::load(const comm::ProcessGrid& grid, std::span<const Parameter> parameters,
                             std::span<const Slice> slices, std::span<float> shard,
                             const LoadOptions& options) {
-  return load_group(grid, parameters_group, parameters, slices, shard, options);
+  LoadReport report = load_group(grid, parameters_group, parameters, slices, shard, options);
+  if (options.scales != nullptr) report += load_scales(grid, parameters, slices, options);
+  return report;
 }
 
 LoadReport Hdf5Source::load_group(const comm::ProcessGrid& grid, const std::string& group,
                                   std::span<const Parameter> parameters,
                                   std::span<const Slice> slices, std::span<float> shard,
                                   const LoadOptions& options) {
+  return read_group(grid, group, parameters, slices, shard, options);
+}
+
+LoadReport Hdf5Source::load_bytes(const comm::ProcessGrid& grid, const std::string& group,
+                                  std::span<const Parameter> parameters,
+                                  std::span<const Slice> slices, std::span<std::uint8_t> shard,
+                                  const LoadOptions& options) {
+  return read_group(grid, group, parameters, slices, shard, options);
+}
+
+// One buffer for the scales of all of them, as the parameters share a shard; then one vector each.
+LoadReport Hdf5Source::load_scales(const comm::ProcessGrid& grid,
+                                   std::span<const Parameter> parameters,
+                                   std::span<const Slice> slices, const LoadOptions& options) {
+  const ScalePlan plan = plan_scales(
+      parameters, slices, [&](const Parameter& parameter) { return origin(parameter).mxfp4; });
+  if (plan.parameters.empty()) return {};
+  std::vector<std::uint8_t> shard(static_cast<std::size_t>(plan.num_scales));
+  LoadOptions of_bytes = options;  // what is summed there are the parameters
+  of_bytes.fingerprints = nullptr;
+  const LoadReport report =
+      load_bytes(grid, scales_group, plan.parameters, plan.slices, shard, of_bytes);
+  for (const Slice& slice : plan.slices) {
+    const auto first = shard.begin() + slice.shard_offset;
+    (*options.scales)[slice.parameter->name].assign(first, first + slice.size());
+  }
+  return report;
+}
+
+template <class Element>
+LoadReport Hdf5Source::read_group(const comm::ProcessGrid& grid, const std::string& group,
+                                  std::span<const Parameter> parameters,
+                                  std::span<const Slice> slices, std::span<Element> shard,
+                                  const LoadOptions& options) {
   const comm::Communicator& world = grid.world();
   const comm::Phase phase("read checkpoint", impl_->deadline);
   const QuietHdf5 quiet;
   std::vector<Dtype> dtypes;
   for (const Parameter& parameter : parameters) {
-    dtypes.push_back(require_dataset(group, parameter));
+    const bool wants_bytes = std::is_same_v<Element, std::uint8_t>;
+    dtypes.push_back(
+        require_dataset(impl_->datasets, path_, group, parameter, wants_bytes).info.dtype);
   }
   TransferPlan plan = comm::agreed(world, "plan reads", [&] {
     return plan_transfers(parameters, dtypes, slices, std::ssize(shard), options.buffer_bytes,
                           options.collective);
   });
+  plan.fingerprints = options.fingerprints;
   const std::vector<Hdf5Dataset> datasets =
       open_datasets(world, impl_->file.get(), group, parameters);
   for (std::size_t i = 0; i < datasets.size(); ++i) plan.transfers[i].dataset = datasets[i].get();
-  const TransferResult result = read_slices(world, plan, shard);
+  const TransferResult result = move_slices(world, plan, shard);
   log_message(LogLevel::debug,
               fmt::format("read /{} ({} datasets): {}", group, datasets.size(), result.mode));
   return {plan.bytes(), result.moved_bytes, 0, std::ssize(plan.staging)};
-}
-
-Dtype Hdf5Source::require_dataset(const std::string& group, const Parameter& parameter) const {
-  const StoredDataset* dataset = impl_->find(group, parameter.name);
-  if (dataset == nullptr) {
-    fail(ErrorKind::keys, "{}: '/{}/{}' is missing (the model needs it)", path_.string(), group,
-         parameter.name);
-  }
-  const TensorInfo& info = dataset->info;
-  if (info.shape != parameter.shape || info.dtype == Dtype::u8) {
-    fail(ErrorKind::keys, "{}: '/{}/{}' is {} {}, the model needs a float tensor {}",
-         path_.string(), group, parameter.name, to_string(info.dtype), to_string(info.shape),
-         to_string(parameter.shape));
-  }
-  if (dataset->is_transposed != parameter.transposed) {
-    fail(ErrorKind::keys,
-         "{}: '/{}/{}' has its last two dimensions {} against the Hugging Face checkpoint, the "
-         "model "
-         "needs them {} (its elements would be read in the wrong places)",
-         path_.string(), group, parameter.name, dataset->is_transposed ? "exchanged" : "unchanged",
-         parameter.transposed ? "exchanged" : "unchanged");
-  }
-  return info.dtype;
 }
 
 }  // namespace tessera::checkpoint

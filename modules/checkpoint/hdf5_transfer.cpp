@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <exception>
 #include <type_traits>
 
@@ -27,13 +28,17 @@ struct Range {
   std::int64_t size() const { return end - begin; }
 };
 
-// f32 goes straight between file and shard; its rounds are bounded because MPI-IO counts bytes in
-// int.
+// These go straight between file and shard.
+bool is_direct(Dtype dtype) { return dtype == Dtype::f32 || dtype == Dtype::u8; }
+
+// Direct rounds are bounded too, because MPI-IO counts bytes in int.
 constexpr std::int64_t direct_round_bytes = 256 << 20;
+constexpr std::int64_t largest_block = 32;  // of a fingerprint; rounds end between them
 
 std::int64_t elements_per_round(Dtype dtype, std::int64_t buffer_bytes) {
-  const std::int64_t bytes = dtype == Dtype::f32 ? direct_round_bytes : buffer_bytes;
-  return std::max<std::int64_t>(1, bytes / std::int64_t(size_of(dtype)));
+  const std::int64_t bytes = is_direct(dtype) ? direct_round_bytes : buffer_bytes;
+  const std::int64_t blocks = bytes / (largest_block * std::int64_t(size_of(dtype)));
+  return largest_block * std::max<std::int64_t>(1, blocks);
 }
 
 Range range_of_round(const Transfer& transfer, std::int64_t round, std::int64_t buffer_bytes) {
@@ -78,55 +83,102 @@ std::string describe_transfer(hid_t properties) {
                      global_cause);
 }
 
-// Moves one round of one dataset; `Float` is const for writing.
-template <class Float>
-void move_round(const Transfer& transfer, const Range& range, hid_t properties,
-                std::span<Float> shard, std::byte* staging) {
-  constexpr bool is_write = std::is_const_v<Float>;
-  const Parameter& parameter = *transfer.slice.parameter;
-  const auto position = transfer.slice.shard_offset + range.begin - transfer.slice.begin;
-  const auto values = shard.subspan(std::size_t(position), std::size_t(range.size()));
-  const Hdf5Space file = select_range(parameter.shape, range.begin, range.end);
-  const Hdf5Space memory = memory_space(range.size());
-  const Hdf5Type type = hdf5_type(transfer.dtype);
-  const bool direct = transfer.dtype == Dtype::f32;
-  if constexpr (is_write) {
-    if (!direct) narrow(values, transfer.dtype, staging);
-    const void* data = direct ? static_cast<const void*>(values.data()) : staging;
-    hdf5_check(H5Dwrite(transfer.dataset, type.get(), memory.get(), file.get(), properties, data),
-               fmt::format("writing '{}'", parameter.name));
-  } else {
-    void* data = direct ? static_cast<void*>(values.data()) : staging;
-    hdf5_check(H5Dread(transfer.dataset, type.get(), memory.get(), file.get(), properties, data),
-               fmt::format("reading '{}'", parameter.name));
-    if (!direct) widen(transfer.dtype, staging, range.size(), values.data());
+void add_fingerprints(FingerprintTable& table, const Parameter& parameter, std::int64_t begin,
+                      std::span<const float> values) {
+  table.add(parameter, begin, values);
+}
+
+void add_fingerprints(FingerprintTable& table, const Parameter& parameter, std::int64_t begin,
+                      std::span<const std::uint8_t> bytes) {
+  table.add_bytes(parameter.name, parameter.shape, parameter.is_expert, begin, bytes);
+}
+
+// Of values as the file has them; widened a little at a time, so that they stay in the cache.
+void add_narrowed(FingerprintTable& table, const Transfer& transfer, const Range& range,
+                  const std::byte* raw) {
+  constexpr std::int64_t step = 128 * largest_block;
+  std::array<float, step> values;
+  for (std::int64_t at = range.begin; at < range.end; at += step) {
+    const std::int64_t count = std::min(step, range.end - at);
+    widen(transfer.dtype, raw, count, values.data());
+    table.add(*transfer.slice.parameter, at, std::span(values).first(std::size_t(count)));
+    raw += count * std::int64_t(size_of(transfer.dtype));
   }
 }
 
-template <class Float>
-TransferResult move_slices(const comm::Communicator& world, TransferPlan& plan,
-                           std::span<Float> shard) {
-  const std::vector<std::int64_t> rounds = agree_rounds(world, plan);
-  Hdf5Properties properties;
-  comm::agreed(world, "transfer properties",
-               [&] { properties = transfer_properties(plan.collective); });
-  TransferResult result;
-  std::exception_ptr first_error;
-  for (std::size_t i = 0; i < rounds.size(); ++i) {
-    const Transfer& transfer = plan.transfers[i];
-    for (std::int64_t round = 0; round < rounds[i]; ++round) {
-      const Range range = range_of_round(transfer, round, plan.buffer_bytes);
-      try {
-        move_round(transfer, range, properties.get(), shard, plan.staging.data());
-        result.moved_bytes += range.size() * std::int64_t(size_of(transfer.dtype));
-      } catch (...) {
-        if (!first_error) first_error = std::current_exception();
-      }
+void narrow_into(std::byte* staging, const Transfer& transfer, const Range& range,
+                 std::span<const float> values, FingerprintTable* fingerprints) {
+  narrow(values, transfer.dtype, staging);
+  if (fingerprints != nullptr) add_narrowed(*fingerprints, transfer, range, staging);
+}
+
+// Where one round's elements lie in the file and, one after the other, in memory.
+struct Selection {
+  Hdf5Space file, memory;
+  Hdf5Type type;
+
+  Selection(const Transfer& transfer, const Range& range)
+      : file(select_range(transfer.slice.parameter->shape, range.begin, range.end)),
+        memory(memory_space(range.size())),
+        type(hdf5_type(transfer.dtype)) {}
+};
+
+template <class Element>
+void write_round(const Transfer& transfer, const Range& range, hid_t properties,
+                 std::span<const Element> values, TransferPlan& plan) {
+  const Selection selection(transfer, range);
+  const Parameter& parameter = *transfer.slice.parameter;
+  const void* data = values.data();
+  if (!is_direct(transfer.dtype)) {
+    if constexpr (std::is_same_v<Element, float>) {
+      narrow_into(plan.staging.data(), transfer, range, values, plan.fingerprints);
     }
+    data = plan.staging.data();
+  } else if (plan.fingerprints != nullptr) {
+    add_fingerprints(*plan.fingerprints, parameter, range.begin, values);
   }
-  comm::agree(world, std::is_const_v<Float> ? "write tensors" : "read tensors", first_error);
-  result.mode = describe_transfer(properties.get());
-  return result;
+  hdf5_check(H5Dwrite(transfer.dataset, selection.type.get(), selection.memory.get(),
+                      selection.file.get(), properties, data),
+             fmt::format("writing '{}'", parameter.name));
+}
+
+template <class Element>
+void read_round(const Transfer& transfer, const Range& range, hid_t properties,
+                std::span<Element> values, TransferPlan& plan) {
+  const Selection selection(transfer, range);
+  const Parameter& parameter = *transfer.slice.parameter;
+  const bool direct = is_direct(transfer.dtype);
+  void* data = direct ? static_cast<void*>(values.data()) : plan.staging.data();
+  hdf5_check(H5Dread(transfer.dataset, selection.type.get(), selection.memory.get(),
+                     selection.file.get(), properties, data),
+             fmt::format("reading '{}'", parameter.name));
+  if constexpr (std::is_same_v<Element, float>) {
+    if (!direct) widen(transfer.dtype, plan.staging.data(), range.size(), values.data());
+  }
+  if (plan.fingerprints == nullptr) return;
+  add_fingerprints(*plan.fingerprints, parameter, range.begin, std::span<const Element>(values));
+}
+
+// Moves one round of one dataset; `Element` is const for writing.
+template <class Element>
+void move_round(const Transfer& transfer, const Range& range, hid_t properties,
+                std::span<Element> shard, TransferPlan& plan) {
+  const auto position = transfer.slice.shard_offset + range.begin - transfer.slice.begin;
+  const auto values = shard.subspan(std::size_t(position), std::size_t(range.size()));
+  if constexpr (std::is_const_v<Element>) {
+    write_round<std::remove_const_t<Element>>(transfer, range, properties, values, plan);
+  } else {
+    read_round(transfer, range, properties, values, plan);
+  }
+}
+
+// Tables that are summed over the ranks need the same tensors on each.
+void expect_fingerprints(TransferPlan& plan) {
+  if (plan.fingerprints == nullptr) return;
+  for (const Transfer& transfer : plan.transfers) {
+    const Parameter& parameter = *transfer.slice.parameter;
+    plan.fingerprints->expect(parameter.name, parameter.is_expert ? parameter.shape[0] : 1);
+  }
 }
 
 // This rank's slice of `parameter`; an empty one where it has none.
@@ -191,7 +243,7 @@ TransferPlan plan_transfers(std::span<const Parameter> parameters, std::span<con
                             slice_of(parameters[i], slices, shard_size)};
     const std::int64_t round_bytes =
         elements_per_round(dtypes[i], buffer_bytes) * std::int64_t(size_of(dtypes[i]));
-    if (dtypes[i] != Dtype::f32) {
+    if (!is_direct(dtypes[i])) {
       staging_bytes = std::max(staging_bytes, std::min(transfer.bytes(), round_bytes));
     }
     owned += transfer.slice.size();
@@ -203,14 +255,39 @@ TransferPlan plan_transfers(std::span<const Parameter> parameters, std::span<con
   return plan;
 }
 
-TransferResult read_slices(const comm::Communicator& world, TransferPlan& plan,
-                           std::span<float> shard) {
-  return move_slices(world, plan, shard);
+template <class Element>
+TransferResult move_slices(const comm::Communicator& world, TransferPlan& plan,
+                           std::span<Element> shard) {
+  const std::vector<std::int64_t> rounds = agree_rounds(world, plan);
+  Hdf5Properties properties;
+  comm::agreed(world, "transfer properties",
+               [&] { properties = transfer_properties(plan.collective); });
+  expect_fingerprints(plan);
+  TransferResult result;
+  std::exception_ptr first_error;
+  for (std::size_t i = 0; i < rounds.size(); ++i) {
+    const Transfer& transfer = plan.transfers[i];
+    for (std::int64_t round = 0; round < rounds[i]; ++round) {
+      const Range range = range_of_round(transfer, round, plan.buffer_bytes);
+      try {
+        move_round(transfer, range, properties.get(), shard, plan);
+        result.moved_bytes += range.size() * std::int64_t(size_of(transfer.dtype));
+      } catch (...) {
+        if (!first_error) first_error = std::current_exception();
+      }
+    }
+  }
+  comm::agree(world, std::is_const_v<Element> ? "write tensors" : "read tensors", first_error);
+  result.mode = describe_transfer(properties.get());
+  return result;
 }
 
-TransferResult write_slices(const comm::Communicator& world, TransferPlan& plan,
-                            std::span<const float> shard) {
-  return move_slices(world, plan, shard);
-}
+template TransferResult move_slices(const comm::Communicator&, TransferPlan&, std::span<float>);
+template TransferResult move_slices(const comm::Communicator&, TransferPlan&,
+                                    std::span<const float>);
+template TransferResult move_slices(const comm::Communicator&, TransferPlan&,
+                                    std::span<std::uint8_t>);
+template TransferResult move_slices(const comm::Communicator&, TransferPlan&,
+                                    std::span<const std::uint8_t>);
 
 }  // namespace tessera::checkpoint

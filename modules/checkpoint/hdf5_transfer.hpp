@@ -11,6 +11,7 @@
 #include "base/parameter.hpp"
 #include "comm/communicator.hpp"
 #include "hdf5_handle.hpp"
+#include "tessera/checkpoint/fingerprint.hpp"
 
 namespace tessera::checkpoint {
 
@@ -32,10 +33,12 @@ struct Transfer {
 /// What one unit moves on this rank, with the memory for it.
 struct TransferPlan {
   std::vector<Transfer>
-      transfers;                   ///< one per parameter of the unit, in their order, also if empty
-  std::vector<std::byte> staging;  ///< elements on their way between file and shard; not for f32
-  std::int64_t buffer_bytes = 0;   ///< bound of one round
+      transfers;  ///< one per parameter of the unit, in their order, also if empty
+  std::vector<std::byte>
+      staging;                    ///< elements on their way between file and shard; not for f32, u8
+  std::int64_t buffer_bytes = 0;  ///< bound of one round
   bool collective = true;
+  FingerprintTable* fingerprints = nullptr;  ///< if not null: receives those of what is moved
 
   std::int64_t bytes() const;
 };
@@ -53,14 +56,13 @@ struct TransferResult {
   std::string mode;  ///< how HDF5 really moved the last round, e.g. "contiguous collective"
 };
 
-/// Reads the plan's slices, widened, into `shard`. When a rank fails in the middle it keeps taking
-/// part in the remaining rounds, because the others wait for it there; then its first error and
-/// those of the others are agreed. collective over `world`, which opened the file.
-TransferResult read_slices(const comm::Communicator& world, TransferPlan& plan,
-                           std::span<float> shard);
-
-/// The reverse: narrows `shard` and writes it.
-TransferResult write_slices(const comm::Communicator& world, TransferPlan& plan,
-                            std::span<const float> shard);
+/// Reads the plan's slices into `shard`, or writes them from it: floats, widened or narrowed, or
+/// the bytes of u8 datasets. When a rank fails in the middle it keeps taking part in the remaining
+/// rounds, because the others wait for it there; then its first error and those of the others are
+/// agreed. Element: float or std::uint8_t, const for writing. collective over `world`, which opened
+/// the file.
+template <class Element>
+TransferResult move_slices(const comm::Communicator& world, TransferPlan& plan,
+                           std::span<Element> shard);
 
 }  // namespace tessera::checkpoint

@@ -34,6 +34,18 @@ struct DatasetSpec {
                              ///< file gets /mxfp4_scales/<parameter.name> too, u8 [E, out, in / 32]
 };
 
+/// One dataset as a file has it.
+struct StoredDataset {
+  std::string group;  ///< "parameters", "optimizer/exp_avg", ..., "mxfp4_scales", "files"
+  TensorInfo info;
+  bool is_transposed = false;  ///< last two dimensions exchanged against the Hugging Face file
+  bool is_expert = false;      ///< the first dimension counts experts
+  Origin origin = {};          ///< of one in "parameters"
+  TensorFingerprint fingerprint = {};  ///< empty in a file of format version 1
+
+  std::string path() const { return "/" + group + "/" + info.name; }
+};
+
 /// Small files kept verbatim: name -> content (config.json, tokenizer.json, ...).
 using EmbeddedFiles = std::map<std::string, std::string>;
 
@@ -87,6 +99,8 @@ class Hdf5Source : public Source {
 
   const TrainingState& state() const { return state_; }
   const EmbeddedFiles& files() const { return files_; }
+  /// All datasets, sorted by group and name.
+  const std::vector<StoredDataset>& datasets() const;
   std::vector<StoredPart> parts(const Parameter& parameter) const override;
   bool has(const Parameter& parameter) const override;
   Origin origin(const Parameter& parameter) const override;
@@ -102,10 +116,19 @@ class Hdf5Source : public Source {
   LoadReport load_group(const comm::ProcessGrid& grid, const std::string& group,
                         std::span<const Parameter> parameters, std::span<const Slice> slices,
                         std::span<float> shard, const LoadOptions& options);
+  /// The same for datasets of bytes ("mxfp4_scales", "files"), whose shapes `parameters` have.
+  LoadReport load_bytes(const comm::ProcessGrid& grid, const std::string& group,
+                        std::span<const Parameter> parameters, std::span<const Slice> slices,
+                        std::span<std::uint8_t> shard, const LoadOptions& options);
 
  private:
   Hdf5Source() = default;
-  Dtype require_dataset(const std::string& group, const Parameter& parameter) const;
+  template <class Element>
+  LoadReport read_group(const comm::ProcessGrid& grid, const std::string& group,
+                        std::span<const Parameter> parameters, std::span<const Slice> slices,
+                        std::span<Element> shard, const LoadOptions& options);
+  LoadReport load_scales(const comm::ProcessGrid& grid, std::span<const Parameter> parameters,
+                         std::span<const Slice> slices, const LoadOptions& options);
   struct Impl;
   std::unique_ptr<Impl> impl_;
   TrainingState state_;
