@@ -32,6 +32,7 @@ const std::vector<AttentionShape> shapes = {
     shape_of(2, 7, 2, 2, 8, 8, 0),        // below a block
     shape_of(2, 300, 1, 8, 16, 16, 128),  // beyond a block, with gpt-oss' window and group
     shape_of(1, 300, 2, 1, 8, 12, 0),     // group of one; values longer than keys
+    shape_of(2, 135, 3, 1, 24, 16, 0),    // keys longer than values, as in latent attention
     shape_of(1, 1, 2, 4, 8, 8, 0),        // one position
     shape_of(3, 1, 1, 1, 4, 4, 3),        // one position, window beyond the length
     shape_of(1, 140, 1, 2, 4, 4, 1),      // each sees itself alone

@@ -78,7 +78,7 @@ TEST_CASE("YaRN frequencies of gpt-oss-20b are the published ones") {
   }
 }
 
-// The literals below were printed by transformers 5.23's ROPE_INIT_FUNCTIONS["yarn"] in f32.
+// The literals below were printed by transformers 5.23's ROPE_INIT_FUNCTIONS in f32.
 TEST_CASE("YaRN frequencies agree with transformers where the head size is no power of two") {
   check_frequencies(
       yarn_frequencies(gpt_oss(24)).inverse,
@@ -98,6 +98,66 @@ TEST_CASE("YaRN with a truncated range and mscale agrees with transformers") {
   CHECK(frequencies.attention_factor == Approx(0.9210423553163399).epsilon(1e-14));
   options.attention_factor = 1.25;
   CHECK(yarn_frequencies(options).attention_factor == 1.25);
+}
+
+TEST_CASE("Linear frequencies agree with transformers") {
+  const RopeFrequencies frequencies = linear_frequencies(10000.0, 24, 3.0);
+  CHECK(frequencies.attention_factor == 1.0);
+  check_frequencies(frequencies.inverse,
+                    {0.333333343, 0.154719636, 0.0718144849, 0.0333333351, 0.0154719613,
+                     0.00718144933, 0.00333333318, 0.00154719653, 0.000718144758, 0.000333333359,
+                     0.000154719644, 7.18144729e-05});
+  check_frequencies(linear_frequencies(500000.0, 16, 7.3).inverse,
+                    {0.1369863, 0.0265647601, 0.0051515107, 0.00099899515, 0.000193727858,
+                     3.7568243e-05, 7.28533632e-06, 1.41279247e-06});
+}
+
+TEST_CASE("The frequencies of Llama 3.2 agree with transformers") {
+  Llama3Options options;
+  options.theta = 500000.0;
+  options.head_size = 64;
+  options.factor = 32.0;
+  const RopeFrequencies frequencies = llama3_frequencies(options);
+  CHECK(frequencies.attention_factor == 1.0);
+  check_frequencies(frequencies.inverse, {1,
+                                          0.663601279,
+                                          0.440366626,
+                                          0.292227834,
+                                          0.193922758,
+                                          0.128687382,
+                                          0.0853971019,
+                                          0.0566696189,
+                                          0.0376060307,
+                                          0.0249554086,
+                                          0.0165604409,
+                                          0.0109895291,
+                                          0.00729266508,
+                                          0.00483942125,
+                                          0.00321144611,
+                                          0.00129054801,
+                                          0.000429556705,
+                                          9.70828623e-05,
+                                          1.94616387e-05,
+                                          1.29147675e-05,
+                                          8.57025589e-06,
+                                          5.68723226e-06,
+                                          3.77405445e-06,
+                                          2.50446715e-06,
+                                          1.66196742e-06,
+                                          1.10288363e-06,
+                                          7.31874934e-07,
+                                          4.85673127e-07,
+                                          3.22293289e-07,
+                                          2.1387423e-07,
+                                          1.41927202e-07,
+                                          9.41830649e-08});
+}
+
+TEST_CASE("A wide mixed range of llama3 frequencies agrees with transformers") {
+  check_frequencies(
+      llama3_frequencies({10000.0, 24, 8.0, 1.5, 40.0, 500}).inverse,
+      {1, 0.431842744, 0.103532553, 0.0271766987, 0.00811608974, 0.00279804505, 0.00124999997,
+       0.000580198714, 0.000269304292, 0.000125000006, 5.80198684e-05, 2.69304273e-05});
 }
 
 TEST_CASE("Default frequencies are the powers of theta") {

@@ -161,6 +161,51 @@ TEST_CASE("A bias is added to each row and an empty one is none") {
   add_bias<bf16>(Execution(), bias, Matrix<float>("empty", 0, 7));
 }
 
+TEST_CASE("Clamping and its gradient agree with their references, also in place") {
+  for (const auto& [rows, columns] : sizes) {
+    CAPTURE(rows, columns);
+    const auto x = random_matrix<float>(rows, columns, 43, -3.0, 3.0);
+    const auto y = copy_of(x), expected = copy_of(x);
+    clamp(Execution(), 1.5f, y, y);
+    reference::clamp(1.5f, x, expected);
+    CHECK(distance(y, expected) == 0.0);
+    const auto dx = random_matrix<float>(rows, columns, 44);
+    const auto dx_expected = copy_of(dx);
+    clamp_backward(Execution(), 1.5f, x, dx);
+    reference::clamp_backward(1.5f, x, dx_expected);
+    CHECK(distance(dx, dx_expected) == 0.0);
+  }
+}
+
+TEST_CASE("A clamp lets NaN through, and the gradient at its limits") {
+  Matrix<float> x("x", 1, 5), y("y", 1, 5), dx("dx", 1, 5);
+  const float values[5] = {NAN, 2.0f, -2.0f, INFINITY, -2.5f};
+  for (int c = 0; c < 5; ++c) x(0, c) = values[c];
+  Kokkos::deep_copy(dx, 7.0f);
+  clamp(Execution(), 2.0f, x, y);
+  clamp_backward(Execution(), 2.0f, x, dx);
+  CHECK(std::isnan(y(0, 0)));
+  const float clamped[5] = {0.0f, 2.0f, -2.0f, 2.0f, -2.0f};
+  for (int c = 1; c < 5; ++c) CHECK(y(0, c) == clamped[c]);
+  const float gradient[5] = {7.0f, 7.0f, 7.0f, 0.0f, 0.0f};
+  for (int c = 0; c < 5; ++c) CHECK(dx(0, c) == gradient[c]);
+}
+
+TEST_CASE("The gradient of a clamp agrees with central differences") {
+  const auto x = random_matrix<float>(7, 9, 45, -3.0, 3.0);
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    if (std::abs(std::abs(x.data()[i]) - 1.5f) < 0.02f) x.data()[i] *= 1.1f;  // not at the kink
+  }
+  const auto dx = random_matrix<float>(7, 9, 46);
+  const auto dy = copy_of(dx), y = copy_of(x);
+  const auto loss = [&] {
+    reference::clamp(1.5f, x, y);
+    return weighted_sum(y, dy);
+  };
+  reference::clamp_backward(1.5f, x, dx);
+  CHECK(distance(dx, central_differences(x, loss)) < 1e-3);
+}
+
 TEST_CASE("The sum of squares is an f64 sum and lets NaN and infinity through") {
   const auto x = random_vector<float>(10007, 51, -1e20, 1e20);
   const double expected = weighted_sum(x, x);

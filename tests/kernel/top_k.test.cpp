@@ -56,6 +56,23 @@ void check_against_reference(const Matrix<float>& logits, std::int64_t choices) 
   CHECK(distance(dlogits, expected) <= 4 * tolerance<float>());
 }
 
+void check_probabilities_against_reference(const Matrix<float>& logits, std::int64_t choices) {
+  const auto index = choose(logits, choices).index, index_expected = copy_of(index);
+  Matrix<float> weight("weight", logits.extent(0), choices);
+  const auto weight_expected = copy_of(weight);
+  top_k_probability_forward(Execution(), logits, index, weight);
+  reference::top_k_probability_forward(logits, index_expected, weight_expected);
+  CHECK(distance(index, index_expected) == 0.0);
+  CHECK(distance(weight, weight_expected) <= 2 * tolerance<float>());
+
+  const auto dweight = random_matrix<float>(logits.extent(0), choices, 32);
+  auto dlogits = random_matrix<float>(logits.extent(0), logits.extent(1), 33);
+  const auto expected = copy_of(dlogits);
+  top_k_probability_backward(Execution(), logits, index, weight_expected, dweight, dlogits);
+  reference::top_k_probability_backward(logits, index, weight_expected, dweight, expected);
+  CHECK(distance(dlogits, expected) <= 4 * tolerance<float>());
+}
+
 void check_statistics(const Matrix<float>& logits, std::int64_t choices) {
   const std::int64_t experts = logits.extent(1);
   const Choice choice = choose(logits, choices);
@@ -80,6 +97,8 @@ TEST_CASE("The router's choice, gradients and statistics agree with their refere
     check_against_reference(logits, choices);
     check_statistics(logits, choices);
     check_against_reference(tied_logits(rows, experts), choices);
+    check_probabilities_against_reference(logits, choices);
+    check_probabilities_against_reference(tied_logits(rows, experts), choices);
   }
 }
 
@@ -114,7 +133,7 @@ TEST_CASE("NaN and infinite logits choose distinct experts and show in the weigh
   CHECK(choice.weight(2, 1) == 0.0f);
 }
 
-TEST_CASE("The gradient of the router's softmax agrees with central differences") {
+TEST_CASE("The gradients of the router's weights agree with central differences") {
   const std::int64_t rows = 4, experts = 9, choices = 3;
   // Distances between logits exceed the step, so that no choice flips.
   Matrix<float> logits("logits", rows, experts);
@@ -131,6 +150,14 @@ TEST_CASE("The gradient of the router's softmax agrees with central differences"
     return weighted_sum(choice.weight, dweight);
   };
   CHECK(distance(dlogits, central_differences(logits, loss)) < 1e-3);
+
+  const auto probability_loss = [&] {
+    reference::top_k_probability_forward(logits, choice.index, choice.weight);
+    return weighted_sum(choice.weight, dweight);
+  };
+  probability_loss();
+  reference::top_k_probability_backward(logits, choice.index, choice.weight, dweight, dlogits);
+  CHECK(distance(dlogits, central_differences(logits, probability_loss)) < 1e-3);
 }
 
 TEST_CASE("The gradient through all probabilities agrees with central differences") {

@@ -23,6 +23,8 @@ std::vector<float> random_values(std::int64_t size, int seed) {
 }
 
 struct Problem {
+  kernel::Activation kind = kernel::Activation::clamped_swiglu;
+  bool has_bias = true;
   std::vector<float> gate_up = random_values(experts * 2 * intermediate * hidden, 1);
   std::vector<float> gate_up_bias = random_values(experts * 2 * intermediate, 2);
   std::vector<float> down = random_values(experts * hidden * intermediate, 3);
@@ -42,9 +44,10 @@ struct Problem {
     w.hidden_size = hidden;
     w.intermediate_size = intermediate;
     w.gate_up = gate_up.data();
-    w.gate_up_bias = gate_up_bias.data();
+    w.gate_up_bias = has_bias ? gate_up_bias.data() : nullptr;
     w.down = down.data();
-    w.down_bias = down_bias.data();
+    w.down_bias = has_bias ? down_bias.data() : nullptr;
+    w.activation.kind = kind;
     w.activation.limit = 0.9f;  // low, so that some rows are clamped
     return w;
   }
@@ -87,6 +90,22 @@ TEST_CASE("Expert gradients are central differences of the outputs") {
   check_gradient(problem, problem.gate_up_bias, dgate_up_bias.data());
   check_gradient(problem, problem.down, ddown.data());
   check_gradient(problem, problem.down_bias, ddown_bias.data());
+  check_gradient(problem, problem.rows, drows.data());
+}
+
+TEST_CASE("Experts with plain SwiGLU and without biases have the gradients of their outputs") {
+  Problem problem;
+  problem.kind = kernel::Activation::swiglu;
+  problem.has_bias = false;
+  ExpertSaved<float> saved;
+  expert_forward<float>({}, problem.weights(), offsets, problem.row_expert, problem.input(), saved);
+  std::vector<float> dgate_up(problem.gate_up.size()), ddown(problem.down.size());
+  const auto drows =
+      expert_backward<float>({}, problem.weights(), offsets, saved,
+                             kernel::Matrix<const float>(problem.doutputs.data(), num_rows, hidden),
+                             {.gate_up = dgate_up.data(), .down = ddown.data()});
+  check_gradient(problem, problem.gate_up, dgate_up.data());
+  check_gradient(problem, problem.down, ddown.data());
   check_gradient(problem, problem.rows, drows.data());
 }
 
