@@ -5,10 +5,14 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
+#include <unordered_map>
+#include <unordered_set>
 
 #include "base/block_distribution.hpp"
 #include "base/log.hpp"
 #include "command.hpp"
+#include "tessera/checkpoint/encoding.hpp"
 #include "tessera/checkpoint/hdf5_store.hpp"
 #include "tessera/model/config.hpp"
 #include "tessera/model/parameter_units.hpp"
@@ -24,11 +28,14 @@ struct InspectOptions {
   std::int64_t expert = 0;  ///< 0: no word about ranks
 };
 
-/// One tensor as `inspect` shows it.
+/// A parameter of the model, however many tensors hold it, or a tensor that is none.
 struct Row {
-  const checkpoint::TensorInfo* tensor = nullptr;
-  Shape shape;  ///< transformers' orientation
+  std::string name;
+  std::string dtype;  ///< "bf16", "mxfp4", "f32+bf16", ...
+  Shape shape;        ///< transformers' orientation, in memory
   bool is_expert = false;
+  std::int64_t bytes = 0;  ///< in the checkpoint
+  std::vector<std::string> files;
 };
 
 /// A checkpoint, and the model that it says it is; no model where its configuration is not
@@ -36,11 +43,11 @@ struct Row {
 struct Inspection {
   std::unique_ptr<checkpoint::Source> source;
   std::optional<model::ModelConfig> config;
-  std::vector<Row> rows;
+  std::vector<Row> rows;  ///< sorted by name
 
   std::int64_t total_bytes() const {
     std::int64_t sum = 0;
-    for (const Row& row : rows) sum += row.tensor->bytes();
+    for (const Row& row : rows) sum += row.bytes;
     return sum;
   }
   std::int64_t total_elements() const {
@@ -65,30 +72,66 @@ std::optional<model::ModelConfig> understood_config(const checkpoint::Source& so
   }
 }
 
+using Names = std::unordered_set<std::string>;
+
+/// Nothing where the checkpoint lacks a part of the parameter or has it otherwise than the model
+/// needs it. Adds the tensors that hold it to `shown`.
+std::optional<Row> parameter_row(const checkpoint::Source& source, const Parameter& parameter,
+                                 const Shape& shape, Names& shown) {
+  const std::string dtype = describe_encoding(source, parameter);
+  if (dtype.empty()) return std::nullopt;
+  std::set<std::string> files;
+  for (const StoredPart& part : source.parts(parameter))
+    for (const checkpoint::TensorInfo* tensor : find_part(source, parameter, part).found) {
+      shown.insert(tensor->name);
+      files.insert(tensor->file);
+    }
+  return Row{parameter.name,
+             dtype,
+             shape,
+             parameter.is_expert,
+             source.stored_bytes(parameter),
+             {files.begin(), files.end()}};
+}
+
+/// A row for each of the model's parameters, under transformers' names whatever the checkpoint's.
+std::vector<Row> parameter_rows(const checkpoint::Source& source, const model::ModelConfig& config,
+                                Names& shown) {
+  std::vector<std::string> names;
+  for (const checkpoint::TensorInfo& tensor : source.tensors()) names.push_back(tensor.name);
+  std::unordered_map<std::string, Shape> shapes;
+  for (const Parameter& parameter : all_parameters(parameter_units(config)))
+    shapes[parameter.name] = parameter.checkpoint_shape();
+  std::vector<Row> rows;
+  const auto units = parameter_units(config, detect_naming(config, names));
+  for (const Parameter& parameter : all_parameters(units))
+    if (auto row = parameter_row(source, parameter, shapes.at(parameter.name), shown))
+      rows.push_back(std::move(*row));
+  return rows;
+}
+
 Inspection inspect(const comm::Communicator& world, const InspectOptions& options) {
   Inspection inspection;
   inspection.source = checkpoint::Source::open(world, options.model);
   inspection.config = understood_config(*inspection.source);
-  std::vector<Parameter> parameters;
+  Names shown;
   if (inspection.config)
-    parameters = model::all_parameters(model::parameter_units(*inspection.config));
-  const bool is_tessera_file = inspection.state() != nullptr;
-  for (const checkpoint::TensorInfo& tensor : inspection.source->tensors()) {
-    Row row{&tensor, tensor.shape, false};
-    const auto known = std::find_if(parameters.begin(), parameters.end(),
-                                    [&](const Parameter& p) { return p.name == tensor.name; });
-    if (known != parameters.end()) {
-      row.is_expert = known->is_expert;
-      if (is_tessera_file && tensor.shape == known->shape) row.shape = known->checkpoint_shape();
-    }
-    inspection.rows.push_back(std::move(row));
-  }
+    inspection.rows = parameter_rows(*inspection.source, *inspection.config, shown);
+  for (const checkpoint::TensorInfo& tensor : inspection.source->tensors())
+    if (!shown.contains(tensor.name))
+      inspection.rows.push_back({tensor.name,
+                                 to_string(tensor.dtype),
+                                 tensor.shape,
+                                 false,
+                                 tensor.bytes(),
+                                 {tensor.file}});
+  std::sort(inspection.rows.begin(), inspection.rows.end(),
+            [](const Row& a, const Row& b) { return a.name < b.name; });
   return inspection;
 }
 
 Shape shape_on_rank(const Row& row, std::int64_t num_ranks, std::int64_t rank) {
   Shape shape = row.shape;
-  if (shape.empty()) return shape;  // a broken checkpoint: a scalar with an expert's name
   shape[0] = BlockDistribution{shape[0], num_ranks}.count(rank);
   return shape;
 }
@@ -100,24 +143,30 @@ std::string shapes_on_ranks(const Row& row, std::int64_t num_ranks) {
   return most == least ? most : most + " or " + least;
 }
 
+/// "model-00001-of-00002.safetensors", "... and 1 more"
+std::string describe_files(const Row& row) {
+  if (row.files.size() == 1) return row.files.front();
+  return fmt::format("{} and {} more", row.files.front(), row.files.size() - 1);
+}
+
 void print_table(const Inspection& inspection, std::int64_t expert) {
-  std::size_t name_width = 4, shape_width = 5;
+  std::size_t name_width = 4, dtype_width = 5, shape_width = 5;
   for (const Row& row : inspection.rows) {
-    name_width = std::max(name_width, row.tensor->name.size());
+    name_width = std::max(name_width, row.name.size());
+    dtype_width = std::max(dtype_width, row.dtype.size());
     shape_width = std::max(shape_width, to_string(row.shape).size());
   }
   const auto line = [&](const std::string& name, const std::string& dtype, const std::string& shape,
                         const std::string& size, const std::string& rest) {
-    fmt::print("{:<{}}  {:<5}  {:<{}}  {:>10}  {}\n", name, name_width, dtype, shape, shape_width,
-               size, rest);
+    fmt::print("{:<{}}  {:<{}}  {:<{}}  {:>10}  {}\n", name, name_width, dtype, dtype_width, shape,
+               shape_width, size, rest);
   };
   line("name", "dtype", "shape", "MiB", expert > 0 ? "on one of its ranks" : "file");
   for (const Row& row : inspection.rows) {
-    const checkpoint::TensorInfo& tensor = *row.tensor;
-    std::string rest = tensor.file;
+    std::string rest = describe_files(row);
     if (expert > 0) rest = row.is_expert ? shapes_on_ranks(row, expert) : std::string("-");
-    line(tensor.name, to_string(tensor.dtype), to_string(row.shape),
-         fmt::format("{:.3f}", static_cast<double>(tensor.bytes()) / mib), rest);
+    line(row.name, row.dtype, to_string(row.shape),
+         fmt::format("{:.3f}", static_cast<double>(row.bytes) / mib), rest);
   }
 }
 
@@ -146,11 +195,11 @@ void print_text(const Inspection& inspection, const InspectOptions& options) {
 }
 
 nlohmann::ordered_json tensor_json(const Row& row, std::int64_t expert) {
-  nlohmann::ordered_json json{{"name", row.tensor->name},
-                              {"dtype", to_string(row.tensor->dtype)},
+  nlohmann::ordered_json json{{"name", row.name},
+                              {"dtype", row.dtype},
                               {"shape", row.shape},
-                              {"bytes", row.tensor->bytes()},
-                              {"file", row.tensor->file}};
+                              {"bytes", row.bytes},
+                              {"files", row.files}};
   for (std::int64_t rank = 0; row.is_expert && rank < expert; ++rank) {
     json["rank_shapes"].push_back(shape_on_rank(row, expert, rank));
   }
@@ -200,12 +249,13 @@ int run(const InspectOptions& options) {
 
 Command add_inspect(CLI::App& program) {
   const auto options = std::make_shared<InspectOptions>();
-  CLI::App* app =
-      add_command(program, "inspect", "Show what is in a checkpoint: model, tensors, sizes, step.",
-                  "  tessera inspect gpt-oss-20b/\n"
-                  "  tessera inspect run/step-00000100.h5 --json\n"
-                  "  tessera inspect gpt-oss-20b/ --expert 4    # the experts' shapes on 4 ranks\n"
-                  "Only headers are read. Shapes are those of transformers, the expert first.");
+  CLI::App* app = add_command(
+      program, "inspect", "Show what is in a checkpoint: model, tensors, sizes, step.",
+      "  tessera inspect gpt-oss-20b/\n"
+      "  tessera inspect run/step-00000100.h5 --json\n"
+      "  tessera inspect gpt-oss-20b/ --expert 4    # the experts' shapes on 4 ranks\n"
+      "Only headers are read. Parameters have the names and shapes that transformers gives "
+      "them in memory, the\nexpert first, however many tensors hold them.");
   app->add_option("model", options->model, "Hugging Face directory or Tessera file")
       ->required()
       ->type_name("MODEL");
