@@ -2,7 +2,6 @@
 // Typed and bounded access to a configuration's keys.
 #include "config_reader.hpp"
 
-#include <algorithm>
 #include <limits>
 #include <utility>
 #include <vector>
@@ -158,15 +157,12 @@ const json* ConfigReader::object(const char* key) {
   return &object_[key];
 }
 
-void ConfigReader::refuse_unknown(std::initializer_list<const char*> harmless) const {
+void ConfigReader::refuse_unknown(const std::set<std::string>& harmless) const {
   for (const auto& [key, found] : object_.items()) {
-    const bool ignorable = std::any_of(harmless.begin(), harmless.end(),
-                                       [&](const char* entry) { return key == entry; });
-    if (known_.count(key) == 0 && !ignorable) {
+    if (known_.count(key) == 0 && harmless.count(key) == 0) {
       fail(ErrorKind::config,
            "{} is not a key that Tessera knows (it may change the mathematics, so it is not "
-           "ignored); remove it if "
-           "the model does not depend on it",
+           "ignored); remove it if the model does not depend on it",
            name(key.c_str()));
     }
   }

@@ -4,7 +4,6 @@
 #pragma once
 
 #include <cstdint>
-#include <initializer_list>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string>
@@ -40,7 +39,7 @@ class ConfigReader {
   const nlohmann::json& value(const char* key);
 
   /// Throws Error::config naming the first key that was never asked for and is not in `harmless`.
-  void refuse_unknown(std::initializer_list<const char*> harmless) const;
+  void refuse_unknown(const std::set<std::string>& harmless) const;
 
   /// "config.json: rope_scaling.factor", for messages.
   std::string name(const char* key) const { return origin_ + ": " + prefix_ + key; }

@@ -1,66 +1,149 @@
 // SPDX-License-Identifier: Apache-2.0
+// The family's parameter tables, filled in with a model's sizes.
+#include <fmt/format.h>
+
+#include <set>
 #include <tessera/model/parameter_units.hpp>
+
+#include "base/error.hpp"
+#include "family_parameters.hpp"
 
 namespace tessera::model {
 namespace {
 
-Parameter matrix(std::string name, std::int64_t rows, std::int64_t cols) {
-  return {std::move(name), {rows, cols}};
+/// Layers after the last for which {beyond} stands: a checkpoint's prediction layers.
+constexpr std::int64_t num_layers_beyond = 8;
+
+std::string fill(std::string text, const std::string& word, std::int64_t value) {
+  const auto found = text.find(word);
+  return found == std::string::npos ? text
+                                    : text.replace(found, word.size(), fmt::to_string(value));
 }
 
-/// Norms, biases and sinks: no weight decay.
-Parameter vector(std::string name, std::int64_t size) {
-  return {std::move(name), {size}, false, false, false};
-}
+/// One table of a family for one layer, embedding or head.
+class TableReader {
+ public:
+  TableReader(const Family& family, const ModelConfig& config, Naming naming)
+      : family_(family), config_(config), is_original_(naming == Naming::original) {
+    if (is_original_ && family.original_layer_prefix.empty()) {
+      fail(ErrorKind::config, "{} has no original names beside those of Hugging Face",
+           family.model_type);
+    }
+  }
 
-ParameterUnit dense_unit(const ModelConfig& c, std::int64_t layer) {
-  const std::string prefix = "model.layers." + std::to_string(layer) + ".";
-  const std::int64_t q = c.num_heads * c.head_size, kv = c.num_kv_heads * c.head_size;
-  ParameterUnit unit{"layers." + std::to_string(layer), false, {}};
-  const auto add = [&](Parameter parameter) { unit.parameters.push_back(std::move(parameter)); };
-  const auto projection = [&](const char* name, std::int64_t out, std::int64_t in) {
-    add(matrix(prefix + "self_attn." + name + ".weight", out, in));
-    if (c.attention_bias) add(vector(prefix + "self_attn." + name + ".bias", out));
-  };
-  add(vector(prefix + "input_layernorm.weight", c.hidden_size));
-  projection("q_proj", q, c.hidden_size);
-  projection("k_proj", kv, c.hidden_size);
-  projection("v_proj", kv, c.hidden_size);
-  add(vector(prefix + "self_attn.sinks", c.num_heads));
-  projection("o_proj", c.hidden_size, q);
-  add(vector(prefix + "post_attention_layernorm.weight", c.hidden_size));
-  add(matrix(prefix + "mlp.router.weight", c.num_experts, c.hidden_size));
-  add(vector(prefix + "mlp.router.bias", c.num_experts));
-  return unit;
-}
+  ParameterUnit unit(std::string name, const std::vector<ParameterTemplate>& table,
+                     bool is_expert) const {
+    return unit(std::move(name), table, is_expert, false, "", "");
+  }
 
-ParameterUnit expert_unit(const ModelConfig& c, std::int64_t layer) {
-  const std::string prefix = "model.layers." + std::to_string(layer) + ".mlp.experts.";
-  const std::int64_t e = c.num_experts, h = c.hidden_size, i = c.intermediate_size;
-  return {"layers." + std::to_string(layer) + ".expert",
-          true,
-          {{prefix + "gate_up_proj", {e, 2 * i, h}, true, true, true},
-           {prefix + "gate_up_proj_bias", {e, 2 * i}, true, false, false},
-           {prefix + "down_proj", {e, h, i}, true, true, true},
-           {prefix + "down_proj_bias", {e, h}, true, false, false}}};
-}
+  ParameterUnit layer_unit(std::string name, const std::vector<ParameterTemplate>& table,
+                           bool is_expert, std::int64_t layer) const {
+    return unit(std::move(name), table, is_expert,
+                config_.layer_has_experts[static_cast<std::size_t>(layer)],
+                fill(family_.layer_prefix, "{layer}", layer),
+                fill(family_.original_layer_prefix, "{layer}", layer));
+  }
+
+ private:
+  ParameterUnit unit(std::string name, const std::vector<ParameterTemplate>& table, bool is_expert,
+                     bool layer_has_experts, const std::string& prefix,
+                     const std::string& original_prefix) const {
+    ParameterUnit unit{std::move(name), is_expert, {}};
+    for (const ParameterTemplate& entry : table) {
+      if (is_present(entry, config_, layer_has_experts)) {
+        unit.parameters.push_back(parameter(entry, is_expert, prefix, original_prefix));
+      }
+    }
+    return unit;
+  }
+
+  Parameter parameter(const ParameterTemplate& entry, bool is_expert, const std::string& prefix,
+                      const std::string& original_prefix) const {
+    Parameter result{prefix + entry.name, {}};
+    for (const std::string& symbol : entry.shape) {
+      result.shape.push_back(size_of_symbol(symbol, config_));
+    }
+    result.is_expert = is_expert;
+    result.transposed = entry.transposed && !is_original_;
+    result.weight_decay = result.shape.size() > (is_expert ? 2 : 1) && !entry.buffer;
+    result.trainable = !entry.buffer;
+    result.may_be_mxfp4 = entry.mxfp4;
+    result.stored = is_original_ ? original_part(entry, original_prefix, result)
+                                 : stored_parts(entry, prefix, result);
+    return result;
+  }
+
+  /// Equal runs of each expert, in the order of the parameter; or the whole under another name.
+  static std::vector<StoredPart> stored_parts(const ParameterTemplate& entry,
+                                              const std::string& prefix,
+                                              const Parameter& parameter) {
+    if (entry.stored.empty()) return {};
+    if (entry.stored[0].find("{expert}") == std::string::npos) {
+      return {{prefix + entry.stored[0], parameter.checkpoint_shape(), 0, parameter.size(), 0}};
+    }
+    Shape shape(parameter.shape.begin() + 1, parameter.shape.end());
+    shape[0] /= std::ssize(entry.stored);
+    std::vector<StoredPart> parts;
+    for (std::int64_t expert = 0; expert < parameter.shape[0]; ++expert) {
+      for (const std::string& name : entry.stored) {
+        parts.push_back({fill(prefix + name, "{expert}", expert), shape,
+                         std::ssize(parts) * num_elements(shape), num_elements(shape), 0});
+      }
+    }
+    return parts;
+  }
+
+  /// A run of rows of the tensor that fuses several parameters, or all of one.
+  std::vector<StoredPart> original_part(const ParameterTemplate& entry, const std::string& prefix,
+                                        const Parameter& parameter) const {
+    Shape shape = parameter.shape;
+    std::int64_t rows = 0, first_row = 0;
+    for (std::size_t part = 0; part < entry.rows.size(); ++part) {
+      if (part == entry.part) first_row = rows;
+      rows += size_of_symbol(entry.rows[part], config_);
+    }
+    if (rows != 0) shape[0] = rows;
+    return {{prefix + entry.original, shape, 0, parameter.size(),
+             first_row * (parameter.size() / parameter.shape[0])}};
+  }
+
+  const Family& family_;
+  const ModelConfig& config_;
+  bool is_original_;
+};
+
+const Family& family_of(const ModelConfig& config) { return find_family(config.family, "family"); }
 
 }  // namespace
 
-std::vector<ParameterUnit> parameter_units(const ModelConfig& c) {
+std::vector<ParameterUnit> parameter_units(const ModelConfig& config, Naming naming) {
+  const Family& family = family_of(config);
+  const TableReader reader(family, config, naming);
   std::vector<ParameterUnit> units;
-  units.push_back(
-      {"embedding", false, {matrix("model.embed_tokens.weight", c.vocab_size, c.hidden_size)}});
-  for (std::int64_t layer = 0; layer < c.num_layers; ++layer) {
-    units.push_back(dense_unit(c, layer));
-    units.push_back(expert_unit(c, layer));
+  units.push_back(reader.unit("embedding", family.embedding, false));
+  for (std::int64_t layer = 0; layer < config.num_layers; ++layer) {
+    const std::string name = "layers." + std::to_string(layer);
+    units.push_back(reader.layer_unit(name, family.layer, false, layer));
+    if (config.layer_has_experts[static_cast<std::size_t>(layer)]) {
+      units.push_back(reader.layer_unit(name + ".expert", family.expert, true, layer));
+    }
   }
-  ParameterUnit head{"head", false, {vector("model.norm.weight", c.hidden_size)}};
-  if (!c.tied_embeddings) {
-    head.parameters.push_back(matrix("lm_head.weight", c.vocab_size, c.hidden_size));
-  }
-  units.push_back(std::move(head));
+  units.push_back(reader.unit("head", family.head, false));
   return units;
+}
+
+Naming detect_naming(const ModelConfig& config, const std::vector<std::string>& tensor_names) {
+  if (family_of(config).original_layer_prefix.empty()) return Naming::hugging_face;
+  const std::set<std::string> names(tensor_names.begin(), tensor_names.end());
+  const auto num_found = [&](Naming naming) {
+    std::int64_t found = 0;
+    for (const Parameter& parameter : all_parameters(parameter_units(config, naming))) {
+      for (const StoredPart& part : parameter.stored_parts()) found += names.count(part.tensor);
+    }
+    return found;
+  };
+  return num_found(Naming::original) > num_found(Naming::hugging_face) ? Naming::original
+                                                                       : Naming::hugging_face;
 }
 
 std::vector<Parameter> all_parameters(const std::vector<ParameterUnit>& units) {
@@ -69,6 +152,30 @@ std::vector<Parameter> all_parameters(const std::vector<ParameterUnit>& units) {
     all.insert(all.end(), unit.parameters.begin(), unit.parameters.end());
   }
   return all;
+}
+
+std::vector<std::string> ignored_tensors(const ModelConfig& config) {
+  std::vector<std::string> patterns;
+  for (const std::string& pattern : family_of(config).ignored) {
+    const bool is_layer = pattern.find("{beyond}") != std::string::npos;
+    for (std::int64_t beyond = 0; beyond < (is_layer ? num_layers_beyond : 1); ++beyond) {
+      patterns.push_back(fill(pattern, "{beyond}", config.num_layers + beyond));
+    }
+  }
+  return patterns;
+}
+
+std::vector<std::string> tied_tensors(const ModelConfig& config) {
+  if (!config.tied_embeddings) return {};
+  ModelConfig untied = config;
+  untied.tied_embeddings = false;
+  std::vector<std::string> names;
+  for (const ParameterTemplate& entry : family_of(config).head) {
+    if (is_present(entry, untied, false) && !is_present(entry, config, false)) {
+      names.push_back(entry.name);
+    }
+  }
+  return names;
 }
 
 std::vector<zero3::UnitSpec> place_units(const comm::ProcessGrid& grid, const ModelConfig& config,
@@ -80,6 +187,15 @@ std::vector<zero3::UnitSpec> place_units(const comm::ProcessGrid& grid, const Mo
                                     : zero3::Placement::dense(grid)});
   }
   return specs;
+}
+
+UnitIndex::UnitIndex(const ModelConfig& config) {
+  std::size_t next = embedding + 1;
+  for (const bool has_experts : config.layer_has_experts) {
+    dense_.push_back(next);
+    next += has_experts ? 2 : 1;
+  }
+  head_ = next;
 }
 
 }  // namespace tessera::model
