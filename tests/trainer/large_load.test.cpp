@@ -2,17 +2,16 @@
 // Loading 2 GB of experts on four ranks: every byte of the file is read once per job, as planned,
 // no rank holds more than its own part and the stated buffer, and every element is where it
 // belongs.
-#include <atomic>
 #include <catch2/catch.hpp>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <tessera/checkpoint/hugging_face.hpp>
 #include <tessera/model/parameter_units.hpp>
 #include <tessera/zero3/flat_layout.hpp>
-#include <thread>
 
 #include "comm/agree.hpp"
 #include "support/collective_check.hpp"
+#include "support/peak_memory.hpp"
 #include "support/temporary_directory.hpp"
 
 namespace tessera::trainer {
@@ -82,39 +81,6 @@ std::int64_t write_checkpoint(const comm::Communicator& world, const fs::path& d
   return end;
 }
 
-/// Proportional set size of this process [bytes].
-std::int64_t proportional_set_size() {
-  std::ifstream file("/proc/self/smaps_rollup");
-  for (std::string line; std::getline(file, line);) {
-    if (line.starts_with("Pss:")) return std::stoll(line.substr(4)) * 1024;
-  }
-  return 0;
-}
-
-/// Samples the set size until it is stopped.
-class PeakMemory {
- public:
-  PeakMemory() : baseline_(proportional_set_size()), thread_([this] { sample(); }) {}
-  ~PeakMemory() { stop(); }
-  std::int64_t stop() {
-    running_ = false;
-    if (thread_.joinable()) thread_.join();
-    return peak_ - baseline_;
-  }
-
- private:
-  void sample() {
-    while (running_) {
-      peak_ = std::max(peak_, proportional_set_size());
-      std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    }
-  }
-  std::int64_t baseline_;
-  std::int64_t peak_ = 0;
-  std::atomic<bool> running_ = true;
-  std::thread thread_;
-};
-
 struct Part {
   std::vector<Slice> slices;
   std::vector<float> shard;
@@ -152,7 +118,7 @@ TEST_CASE("Two gigabytes of experts are read once, within the plan and the memor
     checkpoint::LoadReport report;
     std::vector<Part> parts;
     std::int64_t owned_bytes = 0;
-    PeakMemory memory;
+    test::PeakMemory memory;
     const std::vector<zero3::UnitSpec> specs =
         place_units(grid, config, units);  // slices point into it
     for (const zero3::UnitSpec& unit : specs) {
