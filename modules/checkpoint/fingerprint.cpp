@@ -10,6 +10,7 @@
 #include <bit>
 #include <numeric>
 
+#include "base/block_distribution.hpp"
 #include "base/contract.hpp"
 
 namespace tessera::checkpoint {
@@ -17,7 +18,7 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "hashes are of little-endian elements");
 
-constexpr std::int64_t largest_block = 32, largest_byte_block = 2;
+constexpr std::int64_t largest_block = 32;
 
 template <std::int64_t block, class T>
 Fingerprint sum_of_blocks(std::int64_t first, std::span<const T> values) {
@@ -114,8 +115,12 @@ std::int64_t fingerprint_block(const Shape& shape) {
   return shape.empty() ? 1 : std::gcd(largest_block, shape.back());
 }
 
-std::int64_t fingerprint_byte_block(const Shape& shape) {
-  return shape.empty() ? 1 : std::gcd(largest_byte_block, shape.back());
+Slice even_share(const Parameter& parameter, std::int64_t begin, std::int64_t end, int num_ranks,
+                 int rank) {
+  const std::int64_t block = fingerprint_block(parameter.shape);
+  TESSERA_EXPECT(begin % block == 0 && end % block == 0 && begin <= end);
+  const BlockDistribution blocks{(end - begin) / block, num_ranks};
+  return {&parameter, begin + blocks.begin(rank) * block, begin + blocks.end(rank) * block, 0};
 }
 
 void FingerprintTable::add(const Parameter& parameter, std::int64_t begin,
@@ -129,7 +134,7 @@ void FingerprintTable::add(const Parameter& parameter, std::int64_t begin,
 void FingerprintTable::add_bytes(const std::string& name, const Shape& shape, bool is_expert,
                                  std::int64_t begin, std::span<const std::uint8_t> bytes) {
   TensorFingerprint& entry = entry_of(tensors_, name, num_entries(shape, is_expert));
-  add_values(entry, shape, begin, fingerprint_byte_block(shape), bytes);
+  add_values(entry, shape, begin, 1, bytes);
 }
 
 void FingerprintTable::expect(const std::string& name, std::int64_t num_experts) {

@@ -113,8 +113,8 @@ TEST_CASE("a newer format version is refused, with both versions") {
   const ProcessGrid grid(MPI_COMM_WORLD, {1});
   Victim victim(grid);
   CHECK_THAT(victim.refusal_of_object(
-                 [](hid_t file) { set_integer_attribute(file, "format_version", 2); }),
-             Contains("version 2 is newer") && Contains("up to 1"));
+                 [](hid_t file) { set_integer_attribute(file, "format_version", 3); }),
+             Contains("version 3 is newer") && Contains("up to 2"));
 }
 
 TEST_CASE("a root attribute that is missing is named") {

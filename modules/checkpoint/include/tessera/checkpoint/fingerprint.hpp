@@ -28,11 +28,14 @@ using tessera::to_string;  // of shapes, which the next line would hide in this 
 /// 32 hexadecimal digits.
 std::string to_string(const Fingerprint& fingerprint);
 
-/// Elements of one hashed block of a float tensor: the greatest common divisor of 32 and the last
-/// dimension, so that neither an expert's end nor a ZeRO-3 shard's (multiples of 64) falls inside
-/// one. In a tensor of bytes 2 takes the place of 32: 64 elements have two scales. local.
+/// Elements of one hashed block: the greatest common divisor of 32 and the last dimension, so that
+/// neither an expert's end nor a ZeRO-3 shard's (multiples of 64) falls inside one. local.
 std::int64_t fingerprint_block(const Shape& shape);
-std::int64_t fingerprint_byte_block(const Shape& shape);
+
+/// A rank's share of elements [begin, end) of a parameter, all about equal and cut between blocks;
+/// shard_offset is 0. local. @pre begin and end lie between blocks.
+Slice even_share(const Parameter& parameter, std::int64_t begin, std::int64_t end, int num_ranks,
+                 int rank);
 
 /// What is known of one tensor: one entry per expert, or a single one for a dense tensor.
 struct TensorFingerprint {
@@ -47,8 +50,8 @@ class FingerprintTable {
   /// and orientation. Within an expert (a dense tensor: as a whole) both ends are multiples of the
   /// block or the end of the expert. local.
   void add(const Parameter& parameter, std::int64_t begin, std::span<const float> values);
-  /// The same for a tensor of bytes (scales [E, out, in / 32], files [n]) under `name`; hashed as
-  /// bytes.
+  /// The same for a tensor of bytes (scales [E, out, in / 32], files [n]) under `name`; each byte
+  /// is a block.
   void add_bytes(const std::string& name, const Shape& shape, bool is_expert, std::int64_t begin,
                  std::span<const std::uint8_t> bytes);
 
