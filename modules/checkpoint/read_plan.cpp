@@ -50,7 +50,7 @@ Located locate(const Source& source, const Parameter& parameter) {
     EncodedPart encoded = find_part(source, parameter, part);
     if (encoded.is_missing())
       fail(ErrorKind::keys, "the checkpoint has no tensor '{}' (the model needs it)", part.tensor);
-    if (!encoded.is_readable()) fail(ErrorKind::keys, "{}", encoded.problem);
+    if (!encoded.is_readable()) fail(ErrorKind::keys, "the checkpoint does not fit the model: {}", encoded.problem);
     TESSERA_EXPECT(encoded.encoding != Encoding::mxfp4 || located.stored.size() == 1);
     located.encoded.push_back(std::move(encoded));
   }

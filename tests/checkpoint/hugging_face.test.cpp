@@ -7,16 +7,16 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 
-#include "safetensors_writer.hpp"
+#include "load_fixture.hpp"
 #include "same_error.hpp"
-#include "shards.hpp"
-#include "support/temporary_directory.hpp"
 
 using namespace tessera;
 using namespace tessera::checkpoint;
 using Catch::Matchers::Contains;
-using comm::ReduceOp;
+using test::for_each_grid;
+using test::sum;
 using test::TestTensor;
+using test::write_and_open;
 
 namespace {
 
@@ -41,12 +41,6 @@ std::vector<TestTensor> expert_tensors(std::int64_t experts) {
           {expert("blocks", {experts, 9, 2}, false), Dtype::f32}};
 }
 
-std::vector<Parameter> parameters_of(const std::vector<TestTensor>& tensors) {
-  std::vector<Parameter> parameters;
-  for (const TestTensor& tensor : tensors) parameters.push_back(tensor.parameter);
-  return parameters;
-}
-
 std::int64_t file_bytes(const std::vector<TestTensor>& tensors) {
   std::int64_t bytes = 0;
   for (const TestTensor& tensor : tensors)
@@ -54,51 +48,19 @@ std::int64_t file_bytes(const std::vector<TestTensor>& tensors) {
   return bytes;
 }
 
-constexpr float untouched = -12345.0f;
+std::vector<test::Expected> expected_of(const std::vector<TestTensor>& tensors) {
+  std::vector<test::Expected> expected;
+  for (const TestTensor& tensor : tensors) {
+    expected.push_back({tensor.parameter, {}});
+    for (std::int64_t k = 0; k < tensor.parameter.size(); ++k)
+      expected.back().values.push_back(test::element_value(tensor, k));
+  }
+  return expected;
+}
 
-/// Loads one unit and compares every element of the shard, padding included. Returns what was
-/// moved.
 LoadReport load_and_check(const comm::ProcessGrid& grid, Source& source,
                           const std::vector<TestTensor>& tensors, std::int64_t buffer_bytes) {
-  const std::vector<Parameter> parameters = parameters_of(tensors);
-  const test::Shard shard = test::deal_unit(grid, parameters);
-  std::vector<float> values(std::size_t(shard.num_elements), untouched);
-  std::vector<float> expected = values;
-  for (const Slice& slice : shard.slices) {
-    const auto& tensor = tensors[std::size_t(slice.parameter - parameters.data())];
-    for (std::int64_t k = 0; k < slice.size(); ++k)
-      expected[std::size_t(slice.shard_offset + k)] = test::element_value(tensor, slice.begin + k);
-  }
-  const LoadReport report =
-      source.load(grid, parameters, shard.slices, values, {.buffer_bytes = buffer_bytes});
-  CHECK(values == expected);
-  CHECK(report.read_bytes == report.planned_bytes);
-  CHECK(report.peak_buffer_bytes <= buffer_bytes);
-  return report;
-}
-
-std::int64_t sum(const comm::ProcessGrid& grid, std::int64_t value) {
-  return grid.world().all_reduce_value("sum", value, ReduceOp::sum);
-}
-
-/// Calls `body` with every grid of this number of ranks.
-template <class Body>
-void for_each_grid(Body&& body) {
-  int num_ranks = 0;
-  MPI_Comm_size(MPI_COMM_WORLD, &num_ranks);
-  for (int expert_ranks = 1; expert_ranks <= num_ranks; ++expert_ranks) {
-    if (num_ranks % expert_ranks != 0) continue;
-    const comm::ProcessGrid grid(MPI_COMM_WORLD, {.expert = expert_ranks});
-    INFO(grid.describe());
-    body(grid);
-  }
-}
-
-std::unique_ptr<Source> write_and_open(const comm::ProcessGrid& grid,
-                                       const test::TemporaryDirectory& directory,
-                                       const std::vector<TestTensor>& tensors, int num_files) {
-  if (grid.world().rank() == 0) test::write_directory(directory.path(), tensors, num_files);
-  return Source::open(grid.world(), directory.path());
+  return test::load_and_check(grid, source, expected_of(tensors), buffer_bytes);
 }
 
 }  // namespace
@@ -173,7 +135,7 @@ TEST_CASE("a file that one rank cannot read is the same error on all ranks") {
     const test::TemporaryDirectory directory(grid.world());
     const auto tensors = expert_tensors(6);
     const auto source = write_and_open(grid, directory, tensors, 1);
-    const std::vector<Parameter> parameters = parameters_of(tensors);
+    const std::vector<Parameter> parameters = test::parameters_of(expected_of(tensors));
     const test::Shard shard = test::deal_unit(grid, parameters);
     std::vector<float> values(std::size_t(shard.num_elements));
     const int culprit = grid.world().size() - 1;
@@ -212,6 +174,6 @@ TEST_CASE("a tensor that is absent, misshapen or no weight is an error before an
     });
   };
   CHECK_THAT(error_for(dense("absent", {3})), Contains("no tensor 'absent'"));
-  CHECK_THAT(error_for(dense("norm", {13})), Contains("bf16 [12]") && Contains("weights [13]"));
+  CHECK_THAT(error_for(dense("norm", {13})), Contains("norm: checkpoint has bf16 [12], the model needs [13]"));
   CHECK_THAT(error_for(dense("counts", {4})), Contains("i64"));
 }

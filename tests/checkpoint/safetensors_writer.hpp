@@ -76,43 +76,69 @@ inline std::string tensor_bytes(const TestTensor& tensor) {
   return bytes;
 }
 
+/// A tensor as it lies in the file.
+struct RawTensor {
+  std::string name;
+  Dtype dtype = Dtype::f32;
+  Shape shape;
+  std::string bytes;
+};
+
+inline RawTensor raw(const TestTensor& tensor) {
+  return {tensor.parameter.name, tensor.dtype, tensor.parameter.checkpoint_shape(),
+          tensor_bytes(tensor)};
+}
+
 inline void write_safetensors(const std::filesystem::path& path,
-                              const std::vector<TestTensor>& tensors) {
-  const std::map<Dtype, const char*> names = {{Dtype::f32, "F32"}, {Dtype::bf16, "BF16"},
-                                              {Dtype::f16, "F16"}, {Dtype::f64, "F64"},
-                                              {Dtype::i64, "I64"}, {Dtype::u8, "U8"}};
+                              const std::vector<RawTensor>& tensors) {
+  const std::map<Dtype, const char*> names = {
+      {Dtype::f32, "F32"}, {Dtype::bf16, "BF16"}, {Dtype::f16, "F16"},        {Dtype::f64, "F64"},
+      {Dtype::i64, "I64"}, {Dtype::u8, "U8"},     {Dtype::f8_e4m3, "F8_E4M3"}};
   std::string header = R"({"__metadata__":{"format":"pt"})", data;
-  for (const TestTensor& tensor : tensors) {
-    const std::string bytes = tensor_bytes(tensor);
+  for (const RawTensor& tensor : tensors) {
     header += fmt::format(R"(,"{}":{{"dtype":"{}","shape":{},"data_offsets":[{},{}]}})",
-                          tensor.parameter.name, names.at(tensor.dtype),
-                          to_string(tensor.parameter.checkpoint_shape()), data.size(),
-                          data.size() + bytes.size());
-    data += bytes;
+                          tensor.name, names.at(tensor.dtype), to_string(tensor.shape), data.size(),
+                          data.size() + tensor.bytes.size());
+    data += tensor.bytes;
   }
   header += "}   ";  // padded with spaces, as the safetensors library does
   write_text(path, safetensors_bytes(header, data));
 }
 
+inline std::vector<RawTensor> raw(const std::vector<TestTensor>& tensors) {
+  std::vector<RawTensor> result;
+  for (const TestTensor& tensor : tensors) result.push_back(raw(tensor));
+  return result;
+}
+
+inline void write_safetensors(const std::filesystem::path& path,
+                              const std::vector<TestTensor>& tensors) {
+  write_safetensors(path, raw(tensors));
+}
+
 /// config.json and the tensors, dealt in turn to `num_files` files with their index (1: the single
 /// file).
 inline void write_directory(const std::filesystem::path& path,
-                            const std::vector<TestTensor>& tensors, int num_files) {
+                            const std::vector<RawTensor>& tensors, int num_files) {
   write_text(path / "config.json", R"({"model_type": "test"})");
   if (num_files == 1) return write_safetensors(path / "model.safetensors", tensors);
   std::string map;
   for (int file = 0; file < num_files; ++file) {
     const std::string name = fmt::format("model-{:05}-of-{:05}.safetensors", file + 1, num_files);
-    std::vector<TestTensor> part;
+    std::vector<RawTensor> part;
     for (std::size_t k = std::size_t(file); k < tensors.size(); k += std::size_t(num_files)) {
       part.push_back(tensors[k]);
-      map +=
-          fmt::format("{}\"{}\":\"{}\"", map.empty() ? "" : ",", tensors[k].parameter.name, name);
+      map += fmt::format("{}\"{}\":\"{}\"", map.empty() ? "" : ",", tensors[k].name, name);
     }
     write_safetensors(path / name, part);
   }
   write_text(path / "model.safetensors.index.json",
              fmt::format(R"({{"metadata":{{}},"weight_map":{{{}}}}})", map));
+}
+
+inline void write_directory(const std::filesystem::path& path,
+                            const std::vector<TestTensor>& tensors, int num_files) {
+  write_directory(path, raw(tensors), num_files);
 }
 
 }  // namespace tessera::test
