@@ -2,6 +2,8 @@
 // Choice by sigmoid scores within groups and its backward, one thread per row.
 #include "kernel/sigmoid_top_k.hpp"
 
+#include <cmath>
+
 #include "base/contract.hpp"
 #include "kernel/exponential.hpp"
 #include "kernel/rows_loop.hpp"
@@ -26,8 +28,8 @@ Matrix<float> choices_of(const Execution& execution, Matrix<const float> logits,
   return choice;
 }
 
-/// Fills the choices of groups that are not kept with -infinity: zero would be better than the
-/// negative choices of kept groups.
+/// Fills the choices of groups that are not kept with -infinity: zero would beat the negative
+/// choices of kept groups.
 void drop_groups(const Execution& execution, SigmoidChoice options, Matrix<float> choice) {
   const std::int64_t groups = options.num_groups;
   const std::int64_t size = static_cast<std::int64_t>(choice.extent(1)) / groups;
