@@ -340,4 +340,15 @@ FileDescription describe_file(const std::filesystem::path& path, int world_rank)
   }
 }
 
+FileSummary summarize_file(const std::filesystem::path& path) {
+  const QuietHdf5 quiet;
+  const FileDescription description = describe_file(path, 0);
+  FileSummary summary{description.version, description.file_bytes, description.state};
+  for (const StoredDataset& dataset : description.datasets) {
+    if (dataset.group == parameters_group)
+      summary.num_parameters += num_elements(dataset.info.shape);
+  }
+  return summary;
+}
+
 }  // namespace tessera::checkpoint

@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
+// Names, listing and removal of a run's files; rank 0 touches them, all learn the outcome.
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <fstream>
+#include <functional>
 #include <tessera/trainer/checkpoint_directory.hpp>
 
+#include "base/contract.hpp"
 #include "base/error.hpp"
+#include "base/log.hpp"
 #include "comm/agree.hpp"
 
 namespace tessera::trainer {
@@ -14,17 +20,73 @@ namespace {
 
 namespace fs = std::filesystem;
 
-fs::path read_latest(const fs::path& directory) {
-  std::ifstream file(directory / "latest");
+constexpr const char* latest_name = "latest";
+constexpr const char* partial_ending = ".partial";
+
+/// The file that DIR/latest names; empty if it names none. local.
+fs::path named_by_latest(const fs::path& directory) {
+  std::ifstream file(directory / latest_name);
   std::string name;
-  if (!std::getline(file, name) || name.empty()) {
-    fail(ErrorKind::file,
-         "{} names no checkpoint to resume from (no file 'latest' in it); give a run's output "
-         "directory "
-         "or a Tessera file",
-         directory.string());
+  std::getline(file, name);
+  return name.empty() ? fs::path() : directory / fs::path(name).filename();
+}
+
+/// "step-00000002.h5 (step 2), step-00000003.h5.partial (unfinished)"
+std::string describe(const std::vector<CheckpointEntry>& entries) {
+  std::string text;
+  for (const CheckpointEntry& entry : entries) {
+    text += fmt::format("{}{} ({})", text.empty() ? "" : ", ", entry.path.filename().string(),
+                        entry.is_partial ? "unfinished"
+                        : entry.summary  ? fmt::format("step {}", entry.summary->state.step)
+                                         : "damaged");
   }
-  return directory / fs::path(name).filename();
+  return text.empty() ? "no checkpoint" : text;
+}
+
+fs::path read_latest(const fs::path& directory) {
+  const fs::path named = named_by_latest(directory);
+  std::string problem = "has no file 'latest' that names a checkpoint";
+  if (!named.empty()) {
+    const CheckpointEntry entry = look_at_checkpoint(named);
+    if (entry.summary) return named;
+    problem = fmt::format("has a file 'latest' that names {}, which cannot be read: {}",
+                          named.filename().string(), entry.problem);
+  }
+  fail(ErrorKind::file,
+       "{} {} (there is nothing to resume from); in it: {}; give a run's output directory or one "
+       "of its complete checkpoints",
+       directory.string(), problem, describe(list_checkpoints(directory)));
+}
+
+/// Step of a file named step-<digits><ending>, or -1.
+std::int64_t step_of(const fs::path& path, std::string_view ending) {
+  constexpr std::string_view beginning = "step-";
+  const std::string name = path.filename().string();
+  if (!name.starts_with(beginning) || !name.ends_with(ending)) return -1;
+  const char* first = name.data() + beginning.size();
+  const char* last = name.data() + name.size() - ending.size();
+  std::int64_t step = -1;
+  const auto [end, error] = std::from_chars(first, last, step);
+  return error == std::errc() && end == last ? step : -1;
+}
+
+/// The checkpoints beyond the newest, and what interrupted saves left. local.
+std::vector<fs::path> superfluous(const fs::path& directory, std::int64_t num_kept) {
+  const fs::path latest = named_by_latest(directory);
+  std::vector<std::pair<std::int64_t, fs::path>> complete;
+  std::vector<fs::path> result;
+  for (const auto& file : fs::directory_iterator(directory)) {
+    if (step_of(file.path(), std::string(".h5") + partial_ending) >= 0) {
+      result.push_back(file.path());
+    } else if (const std::int64_t step = step_of(file.path(), ".h5"); step >= 0) {
+      complete.emplace_back(step, file.path());
+    }
+  }
+  std::ranges::sort(complete, std::greater());
+  for (std::size_t i = static_cast<std::size_t>(num_kept); i < complete.size(); ++i) {
+    if (complete[i].second != latest) result.push_back(complete[i].second);
+  }
+  return result;
 }
 
 /// fsync of a file or directory; file systems that cannot do it for a directory say EINVAL.
@@ -54,8 +116,8 @@ fs::path checkpoint_path(const fs::path& directory, std::int64_t step) {
 void set_latest(const comm::Communicator& world, const fs::path& checkpoint) {
   comm::agreed(world, "name the latest checkpoint", [&] {
     if (world.rank() != 0) return;
-    const fs::path latest = fs::absolute(checkpoint).parent_path() / "latest";
-    const fs::path partial = latest.parent_path() / "latest.partial";
+    const fs::path latest = fs::absolute(checkpoint).parent_path() / latest_name;
+    const fs::path partial = latest.string() + partial_ending;
     std::ofstream file(partial);
     file << checkpoint.filename().string() << '\n';
     file.close();
@@ -72,11 +134,57 @@ void forget_latest(const comm::Communicator& world, const fs::path& directory) {
   comm::agreed(world, "forget the earlier run", [&] {
     if (world.rank() != 0) return;
     std::error_code error;
-    fs::remove(directory / "latest", error);
+    fs::remove(directory / latest_name, error);
     if (error)
-      fail(ErrorKind::file, "cannot remove {}: {}", (directory / "latest").string(),
+      fail(ErrorKind::file, "cannot remove {}: {}", (directory / latest_name).string(),
            error.message());
   });
+}
+
+void keep_newest(const comm::Communicator& world, const fs::path& directory,
+                 std::int64_t num_kept) {
+  TESSERA_EXPECT(num_kept >= 1);
+  comm::agreed(world, "remove older checkpoints", [&] {
+    if (world.rank() != 0) return;
+    try {
+      for (const fs::path& path : superfluous(directory, num_kept)) fs::remove(path);
+    } catch (const fs::filesystem_error& error) {
+      log_warning("an older checkpoint stays: {}", error.what());
+    }
+  });
+}
+
+CheckpointEntry look_at_checkpoint(const fs::path& path) {
+  CheckpointEntry entry{.path = path, .is_partial = path.extension() == partial_ending};
+  std::error_code error;
+  const std::uintmax_t bytes = fs::file_size(path, error);
+  if (!error) entry.file_bytes = static_cast<std::int64_t>(bytes);
+  entry.written = fs::last_write_time(path, error);
+  if (entry.is_partial) return entry;
+  try {
+    entry.summary = checkpoint::summarize_file(path);
+  } catch (const Error& problem) {
+    entry.problem = problem.what();
+  }
+  return entry;
+}
+
+std::vector<CheckpointEntry> list_checkpoints(const fs::path& directory) {
+  const fs::path latest = named_by_latest(directory);
+  std::vector<CheckpointEntry> entries;
+  try {
+    for (const auto& file : fs::directory_iterator(directory)) {
+      const fs::path& path = file.path();
+      const fs::path name = path.extension() == partial_ending ? path.stem() : path.filename();
+      if (name.extension() != ".h5" || !file.is_regular_file()) continue;
+      entries.push_back(look_at_checkpoint(path));
+      entries.back().is_latest = path == latest;
+    }
+  } catch (const fs::filesystem_error& error) {
+    fail(ErrorKind::file, "cannot list {}: {}", directory.string(), error.code().message());
+  }
+  std::ranges::sort(entries, {}, &CheckpointEntry::path);
+  return entries;
 }
 
 fs::path resume_path(const comm::Communicator& world, const fs::path& path) {

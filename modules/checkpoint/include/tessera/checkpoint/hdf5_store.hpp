@@ -88,6 +88,17 @@ class Hdf5Writer {
   std::unique_ptr<Impl> impl_;
 };
 
+/// What a Tessera file says of itself.
+struct FileSummary {
+  std::int64_t format_version = 0;
+  std::int64_t file_bytes = 0;
+  TrainingState state;
+  std::int64_t num_parameters = 0;  ///< elements of /parameters
+};
+/// Reads metadata alone. Throws Error::file or Error::format, naming the file and what is wrong with
+/// it. local.
+FileSummary summarize_file(const std::filesystem::path& path);
+
 /// A Tessera file as a Source, with what only it has.
 class Hdf5Source : public Source {
  public:

@@ -5,8 +5,12 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
 
 #include "comm/communicator.hpp"
+#include "tessera/checkpoint/hdf5_store.hpp"
 
 namespace tessera::trainer {
 
@@ -23,7 +27,33 @@ void set_latest(const comm::Communicator& world, const std::filesystem::path& ch
 /// Removes DIR/latest of an earlier run, if there is one. collective over world; errors are agreed.
 void forget_latest(const comm::Communicator& world, const std::filesystem::path& directory);
 
-/// The file to resume from: `path` itself if it is a file, else what DIR/latest names.
+/// Keeps the `num_kept` checkpoints DIR/step-*.h5 of the highest steps and removes the others, but
+/// never the one that DIR/latest names; removes what interrupted saves left, too. Called after
+/// set_latest(). What cannot be removed is warned of. @pre num_kept >= 1. collective over world;
+/// errors are agreed.
+void keep_newest(const comm::Communicator& world, const std::filesystem::path& directory,
+                 std::int64_t num_kept);
+
+/// One file of a run's directory.
+struct CheckpointEntry {
+  std::filesystem::path path;
+  std::int64_t file_bytes = 0;
+  std::filesystem::file_time_type written = {};
+  bool is_latest = false;
+  bool is_partial = false;  ///< of a save that was interrupted, or that is going on
+  std::optional<checkpoint::FileSummary> summary = {};  ///< of a complete checkpoint
+  std::string problem = {};                             ///< of one that cannot be read: why
+};
+
+/// A file as an entry, however broken it is. local.
+CheckpointEntry look_at_checkpoint(const std::filesystem::path& path);
+
+/// All *.h5 and *.h5.partial of a directory, sorted by name. Throws Error::file if it cannot be
+/// read. local.
+std::vector<CheckpointEntry> list_checkpoints(const std::filesystem::path& directory);
+
+/// The file to resume from: `path` itself if it is a file, else what DIR/latest names. Throws
+/// Error::file with a list of what there is if `latest` is missing or names no complete checkpoint.
 /// collective over world; errors are agreed.
 std::filesystem::path resume_path(const comm::Communicator& world,
                                   const std::filesystem::path& path);
