@@ -45,8 +45,8 @@ LoadReport load_unit(const comm::ProcessGrid& grid, ModelSource& model,
     if (model.source->has(*slice.parameter)) {
       stored.push_back(slice);
     } else {
-      const auto how = initialisation_of(model.keys.allow_missing, *slice.parameter,
-                                         model.source->parts(*slice.parameter));
+      const auto how = checkpoint::initialisation_of(model.keys.allow_missing, *slice.parameter,
+                                                     model.source->parts(*slice.parameter));
       initialize(slice, how, model.config.initializer_range, shard);
     }
   }
@@ -202,7 +202,7 @@ std::int64_t save_hugging_face(const comm::ProcessGrid& grid, const zero3::Param
   const std::vector<Parameter> parameters = all_parameters(parameter_units(model.config));
   checkpoint::EmbeddedFiles files = model.files;
   files["config.json"] = model::hugging_face_config(
-      model.source->config_json(), plan_export(parameters, model.origins, options).has_mxfp4());
+      model.source->config_json(), exports_mxfp4(parameters, model.origins, options));
   checkpoint::HuggingFaceWriter writer(grid.world(), directory, parameters, model.origins, files,
                                        options);
   for (std::size_t i = 0; i < store.num_units(); ++i) {

@@ -12,6 +12,6 @@ namespace tessera::trainer {
 /// expert. One all-reduce; collective over grid.world().
 template <class T>
 void verify_shards(const comm::ProcessGrid& grid, const ModelSource& model,
-                   const zero3::ParameterStore<T>& store, const checkpoint::FingerprintTable& read);
+                   const zero3::ParameterStore<T>& store, checkpoint::FingerprintTable read);
 
 }  // namespace tessera::trainer

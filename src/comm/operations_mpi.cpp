@@ -37,6 +37,9 @@ MPI_Op bf16_op() {
   return op;
 }
 
+// f16 and F8_E4M3 are met in files only; nothing computes with them.
+bool is_computable(Dtype dtype) { return dtype != Dtype::f16 && dtype != Dtype::f8_e4m3; }
+
 // sum[i] = parts[0][i] + parts[1][i] + ..., in this order.
 template <class T, class Sum>
 void add_in_order(const std::vector<const std::byte*>& parts, int count, Sum* sum) {
@@ -69,16 +72,18 @@ void add_parts(const std::vector<const std::byte*>& parts, int count, Dtype dtyp
     case Dtype::bf16: return add_bf16_parts(parts, count, result);
     case Dtype::f32: return add_parts<float>(parts, count, result);
     case Dtype::f64: return add_parts<double>(parts, count, result);
-    case Dtype::f16: break;
+    case Dtype::f16:
+    case Dtype::f8_e4m3: break;
   }
-  TESSERA_EXPECT(dtype != Dtype::f16);  // met in files only; nothing computes with it
+  TESSERA_EXPECT(is_computable(dtype));
 }
 
 }  // namespace
 
 MPI_Datatype mpi_type(Dtype dtype) {
   switch (dtype) {
-    case Dtype::u8: return MPI_UINT8_T;
+    case Dtype::u8:
+    case Dtype::f8_e4m3: return MPI_UINT8_T;
     case Dtype::i32: return MPI_INT32_T;
     case Dtype::i64: return MPI_INT64_T;
     case Dtype::u64: return MPI_UINT64_T;
@@ -91,7 +96,7 @@ MPI_Datatype mpi_type(Dtype dtype) {
 }
 
 MPI_Op mpi_op(ReduceOp op, Dtype dtype) {
-  TESSERA_EXPECT(dtype != Dtype::f16);  // met in files only; nothing computes with it
+  TESSERA_EXPECT(is_computable(dtype));
   const bool is_bf16 = dtype == Dtype::bf16;
   switch (op) {
     case ReduceOp::sum: return is_bf16 ? bf16_op<Add>() : MPI_SUM;
