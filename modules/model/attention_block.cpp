@@ -28,8 +28,9 @@ AttentionBlock<T>::AttentionBlock(const ModelConfig& config, const kernel::RopeT
 template <class T>
 kernel::Vector<float> AttentionBlock<T>::sinks(const UnitView<const T>& weights) const {
   const auto stored = weights.vector("self_attn.sinks", config_.num_heads);
+  if (stored.extent(0) == 0) return {};  // null, which an allocation of nothing need not be
   const auto sinks = kernel::new_vector<float>("sinks", stored.extent(0));
-  if (stored.extent(0) > 0) kernel::convert<T, float>(execution_, stored, sinks);
+  kernel::convert<T, float>(execution_, stored, sinks);
   return sinks;
 }
 
