@@ -210,6 +210,7 @@ LoadReport Hdf5Source::read_group(const comm::ProcessGrid& grid, const std::stri
     return plan_transfers(parameters, dtypes, slices, std::ssize(shard), options.buffer_bytes,
                           options.collective);
   });
+  if (options.plan_only) return {plan.bytes(), 0, 0, std::ssize(plan.staging)};
   plan.fingerprints = options.fingerprints;
   const std::vector<Hdf5Dataset> datasets =
       open_datasets(world, impl_->file.get(), group, parameters);
