@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 
@@ -24,7 +25,7 @@ namespace {
 constexpr std::int64_t largest_size = std::int64_t{1} << 24;
 constexpr std::int64_t largest_count = std::int64_t{1} << 16;
 constexpr std::int64_t largest_position = std::int64_t{1} << 40;
-constexpr std::int64_t most_experts = std::int64_t{1} << 20;  // of all layers together
+constexpr std::int64_t most_experts = std::int64_t{1} << 18;  // of all layers together
 constexpr double largest_model = 1e14;                        // parameters
 
 std::int64_t size(FamilyReader& reader, const char* key, std::int64_t none = 0) {
@@ -182,27 +183,35 @@ void parse_mlp(FamilyReader& reader, ModelConfig& config) {
   parse_router(reader, config);
 }
 
-bool holds(const nlohmann::json* list, std::int64_t layer) {
-  return list != nullptr && std::find(list->begin(), list->end(), layer) != list->end();
+void remove_experts_of(FamilyReader& reader, const nlohmann::json& layers, ModelConfig& config) {
+  for (const nlohmann::json& layer : layers) {
+    if (!layer.is_number_unsigned()) {
+      fail(ErrorKind::config, "{} holds {} but must hold numbers of layers",
+           reader.name("mlp_only_layers"), layer.dump());
+    }
+    const auto index = layer.get<std::size_t>();
+    if (index < config.layer_has_experts.size()) config.layer_has_experts[index] = false;
+  }
 }
 
 void parse_layers_with_experts(FamilyReader& reader, ModelConfig& config) {
   const std::int64_t first = count(reader, "first_k_dense_replace", 0, 0);
   const std::int64_t step = count(reader, "decoder_sparse_step", 1);
-  const nlohmann::json* without = reader.list("mlp_only_layers");
-  config.layer_has_experts.assign(static_cast<std::size_t>(config.num_layers), false);
   if (config.num_experts > most_experts / config.num_layers) {
     fail(ErrorKind::config,
          "{} {} in {} layers are more experts than any model has, so a number is wrong",
          reader.name("num_local_experts"), config.num_experts, config.num_layers);
   }
-  bool has_any = false;
-  for (std::int64_t layer = first; layer < config.num_layers && config.num_experts > 0; ++layer) {
-    const bool has_experts = (layer + 1) % step == 0 && !holds(without, layer);
-    config.layer_has_experts[static_cast<std::size_t>(layer)] = has_experts;
-    has_any = has_any || has_experts;
+  for (std::int64_t layer = 0; layer < config.num_layers; ++layer) {
+    config.layer_has_experts.push_back(config.num_experts > 0 && layer >= first &&
+                                       (layer + 1) % step == 0);
   }
-  if (!has_any) config.num_experts = 0;  // a dense model, whatever its family
+  const nlohmann::json* without = reader.list("mlp_only_layers");
+  if (without != nullptr) remove_experts_of(reader, *without, config);
+  const auto& layers = config.layer_has_experts;
+  if (std::find(layers.begin(), layers.end(), true) == layers.end()) {
+    config.num_experts = 0;  // a dense model, whatever its family
+  }
 }
 
 bool is_sliding(FamilyReader& reader, const nlohmann::json& layer_type) {

@@ -24,9 +24,18 @@ ordered_json take(ordered_json& object, const char* key, const ordered_json& fal
 }
 
 double number(const ordered_json& value, const char* key) {
-  if (value.is_number()) return value.get<double>();
-  fail(ErrorKind::config, "{}: {} must be a number but is of type {}", exported_name, key,
-       value.type_name());
+  const double result = value.is_number() ? value.get<double>() : 0.0;
+  if (!(result >= 1.0 && result <= 1e9)) {
+    fail(ErrorKind::config, "{}: {} is {} but must be a number between 1 and 1e9", exported_name,
+         key, value.dump());
+  }
+  return result;
+}
+
+/// Positions that the scaled embedding reaches.
+std::int64_t num_positions(const ordered_json& context, const ordered_json& factor) {
+  return static_cast<std::int64_t>(number(context, "initial_context_length") *
+                                   number(factor, "rope_scaling_factor"));
 }
 
 /// As quantization_config of the released gpt-oss: only expert weights are packed.
@@ -68,40 +77,42 @@ std::string from_original_spelling(const std::string& json_text) {
                          {"model_type", "gpt_oss"},
                          {"num_local_experts", take(rest, "num_experts", 128)},
                          {"num_experts_per_tok", take(rest, "experts_per_token", 4)},
-                         {"initial_context_length", take(rest, "initial_context_length", 4096)}};
-  const double context = number(config["initial_context_length"], "initial_context_length");
-  const ordered_json factor = take(rest, "rope_scaling_factor", 32.0);
-  const double positions = context * number(factor, "rope_scaling_factor");
-  if (!(positions >= 1.0 && positions <= 1e12)) {
-    fail(ErrorKind::config, "{}: rope_scaling_factor times initial_context_length is {}",
-         exported_name, positions);
+                         {"initial_context_length", take(rest, "initial_context_length", 4096)},
+                         {"rope_scaling",
+                          {{"rope_type", "yarn"},
+                           {"factor", take(rest, "rope_scaling_factor", 32.0)},
+                           {"beta_fast", take(rest, "rope_ntk_beta", 32.0)},
+                           {"beta_slow", take(rest, "rope_ntk_alpha", 1.0)},
+                           {"truncate", false}}},
+                         {"attention_bias", true},
+                         {"hidden_act", "silu"},
+                         {"rms_norm_eps", 1e-5},
+                         {"tie_word_embeddings", false},
+                         {"torch_dtype", "bfloat16"}};
+  config["rope_scaling"]["original_max_position_embeddings"] = config["initial_context_length"];
+  config["max_position_embeddings"] =
+      num_positions(config["initial_context_length"], config["rope_scaling"]["factor"]);
+  for (const auto& [key, value] : rest.items()) {
+    if (config.contains(key)) {
+      fail(ErrorKind::config,
+           "{}: {} beside the original spelling of gpt-oss, which has no such key; add model_type "
+           "if this is transformers' spelling",
+           exported_name, key);
+    }
   }
-  config["max_position_embeddings"] = static_cast<std::int64_t>(positions);
-  config["rope_scaling"] = {{"rope_type", "yarn"},
-                            {"factor", factor},
-                            {"beta_fast", take(rest, "rope_ntk_beta", 32.0)},
-                            {"beta_slow", take(rest, "rope_ntk_alpha", 1.0)},
-                            {"truncate", false},
-                            {"original_max_position_embeddings", config["initial_context_length"]}};
-  config["attention_bias"] = true;
-  config["hidden_act"] = "silu";
-  config["rms_norm_eps"] = 1e-5;
-  config["tie_word_embeddings"] = false;
-  config["torch_dtype"] = "bfloat16";
   config.update(rest);
   return config.dump(2) + "\n";
 }
 
 std::string hugging_face_config(const std::string& json_text, bool mxfp4) {
-  const nlohmann::json parsed = parse_object(json_text, exported_name);
-  const bool is_original = is_original_spelling(parsed);
+  const std::string family = parse_config(json_text, exported_name).family;
+  if (mxfp4 && !find_family(family, "model_type").may_be_mxfp4()) {
+    fail(ErrorKind::usage, "experts of {} cannot be written as MXFP4 (its readers do not know it)",
+         family);
+  }
+  const bool is_original = is_original_spelling(parse_object(json_text, exported_name));
   const std::string text = is_original ? from_original_spelling(json_text) : json_text;
   ordered_json config = ordered_json::parse(text);
-  const std::string model_type = config.value("model_type", "");
-  if (mxfp4 && !find_family(model_type, "model_type").may_be_mxfp4()) {
-    fail(ErrorKind::usage, "experts of {} cannot be written as MXFP4 (its readers do not know it)",
-         model_type);
-  }
   return set_quantization(config, mxfp4) ? config.dump(2) + "\n" : text;
 }
 
