@@ -160,6 +160,17 @@ void FingerprintTable::sum(const comm::Communicator& world,
   }
 }
 
+Fingerprint fingerprint_of(const FingerprintTable& table) {
+  std::string text;
+  for (const auto& [name, entry] : table.tensors()) {
+    for (std::size_t e = 0; e < entry.experts.size(); ++e) {
+      text += fmt::format("{} {} {}\n", name, e, to_string(entry.experts[e]));
+    }
+  }
+  const XXH128_hash_t hash = XXH3_128bits(text.data(), text.size());
+  return {hash.low64, hash.high64};
+}
+
 const TensorFingerprint* FingerprintTable::find(const std::string& name) const {
   const auto found = tensors_.find(name);
   return found == tensors_.end() ? nullptr : &found->second;

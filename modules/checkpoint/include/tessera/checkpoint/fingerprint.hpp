@@ -71,4 +71,9 @@ class FingerprintTable {
   std::map<std::string, TensorFingerprint> tensors_;
 };
 
+/// One number for a whole model: XXH3-128 (seed 0) of the lines "<name> <expert> <32 hexadecimal
+/// digits>\n", sorted by name, then by expert. The same for the same values under the same names in
+/// any format. local.
+Fingerprint fingerprint_of(const FingerprintTable& table);
+
 }  // namespace tessera::checkpoint
