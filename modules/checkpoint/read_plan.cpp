@@ -50,7 +50,8 @@ Located locate(const Source& source, const Parameter& parameter) {
     EncodedPart encoded = find_part(source, parameter, part);
     if (encoded.is_missing())
       fail(ErrorKind::keys, "the checkpoint has no tensor '{}' (the model needs it)", part.tensor);
-    if (!encoded.is_readable()) fail(ErrorKind::keys, "the checkpoint does not fit the model: {}", encoded.problem);
+    if (!encoded.is_readable())
+      fail(ErrorKind::keys, "the checkpoint does not fit the model: {}", encoded.problem);
     TESSERA_EXPECT(encoded.encoding != Encoding::mxfp4 || located.stored.size() == 1);
     located.encoded.push_back(std::move(encoded));
   }
@@ -107,7 +108,8 @@ Staging staging_of(const PartRead& read) {
 std::int64_t elements_of_one_read(const PartRead& read, std::int64_t buffer_bytes) {
   if (read.encoding != Encoding::fp8) return read.num_elements;
   const std::int64_t scale_row_bytes = read.scales->shape[1] * std::int64_t(sizeof(float));
-  const std::int64_t rows = std::max<std::int64_t>(1, buffer_bytes / 2 / scale_row_bytes);
+  const std::int64_t room_bytes = std::min(buffer_bytes / 2, buffer_bytes - min_buffer_bytes);
+  const std::int64_t rows = std::max<std::int64_t>(1, room_bytes / scale_row_bytes);
   const std::int64_t strip = rows * fp8_block * read.values->shape[1];
   return std::min(read.num_elements, strip - read.tensor_begin % strip);
 }
