@@ -7,13 +7,13 @@
 #include <string>
 
 #include "base/error.hpp"
+#include "family_config.hpp"
 
 namespace tessera::model {
 
 namespace {
 
 constexpr double largest_number = 1e12;
-constexpr std::int64_t largest_position = std::int64_t{1} << 40;
 
 double positive(ConfigReader& reader, const char* key, double fallback) {
   const double value = reader.number(key, fallback, 0.0, largest_number);

@@ -114,9 +114,16 @@ TEST_CASE("of an expert's fused matrix the gate's rows come first, then the up p
   CHECK(part_names(gate_up) == std::vector<std::string>{moe + "0.w1.weight", moe + "0.w3.weight",
                                                         moe + "1.w1.weight", moe + "1.w3.weight"});
   CHECK(gate_up.stored_parts()[3].begin == 3 * 5 * 12);
-  const auto qwen = parameters_of(config_of("qwen3_moe"));
-  CHECK(part_names(qwen.at("model.layers.0.mlp.experts.gate_up_proj"))[1] ==
-        "model.layers.0.mlp.experts.0.up_proj.weight");
+  for (const std::string family : {"qwen3_moe", "olmoe", "deepseek_v3"}) {
+    for (const auto& [name, parameter] : parameters_of(config_of(family))) {
+      if (name.find("experts.gate_up_proj") == std::string::npos) continue;
+      INFO(family << " " << name);
+      const std::string prefix = name.substr(0, name.find("gate_up_proj"));
+      CHECK(part_names(parameter) ==
+            std::vector<std::string>{prefix + "0.gate_proj.weight", prefix + "0.up_proj.weight",
+                                     prefix + "1.gate_proj.weight", prefix + "1.up_proj.weight"});
+    }
+  }
 }
 
 TEST_CASE("norms, biases and sinks have no weight decay, buffers are not trained") {
