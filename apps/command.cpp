@@ -85,6 +85,19 @@ void add_key_options(CLI::App& app, checkpoint::KeyOptions& options) {
       ->type_name("NAME");
 }
 
+void add_copy_options(CLI::App& app, bool& dry_run, bool& no_verify) {
+  app.add_flag("--dry-run", dry_run,
+               "show how the keys fit, and what would be read, needed and written; headers only");
+  app.add_flag("--no-verify", no_verify, "do not hash and compare what is read and written");
+}
+
+checkpoint::ExpertFormat parse_expert_format(const std::string& name) {
+  if (name.empty()) return checkpoint::ExpertFormat::as_imported;
+  if (name == "bf16") return checkpoint::ExpertFormat::bf16;
+  if (name == "mxfp4") return checkpoint::ExpertFormat::mxfp4;
+  fail(ErrorKind::usage, "experts as '{}' are unknown; use bf16 or mxfp4", name);
+}
+
 comm::ProcessGrid make_grid(const GridOptions& options) {
   comm::CommunicatorOptions communicator;
   communicator.deadline =

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "comm/process_grid.hpp"
+#include "tessera/checkpoint/export_plan.hpp"
 #include "tessera/checkpoint/key_report.hpp"
 
 namespace tessera::apps {
@@ -22,6 +23,7 @@ struct Command {
 };
 
 Command add_doctor(CLI::App& program);
+Command add_export(CLI::App& program);
 Command add_import(CLI::App& program);
 Command add_inspect(CLI::App& program);
 Command add_probe(CLI::App& program);
@@ -48,6 +50,10 @@ void add_wait_options(CLI::App& app, GridOptions& options);
 void add_grid_options(CLI::App& app, GridOptions& options);
 /// --allow-missing and --allow-unexpected, for subcommands that read a whole model.
 void add_key_options(CLI::App& app, checkpoint::KeyOptions& options);
+/// --dry-run and --no-verify, of subcommands that copy a whole model.
+void add_copy_options(CLI::App& app, bool& dry_run, bool& no_verify);
+/// "bf16", "mxfp4" or nothing (as imported); throws Error::usage for any other name. local.
+checkpoint::ExpertFormat parse_expert_format(const std::string& name);
 /// collective over MPI_COMM_WORLD; throws Error::usage on all ranks alike.
 comm::ProcessGrid make_grid(const GridOptions& options);
 

@@ -117,6 +117,7 @@ struct Hdf5Writer::Impl {
   void write(const std::string& group, std::span<const Parameter> parameters,
              std::span<const Slice> slices, std::span<const Element> shard);
   void require_complete() const;
+  void require_equal(const FingerprintTable& expected) const;
   void store_fingerprints();
 };
 
@@ -230,6 +231,15 @@ void Hdf5Writer::Impl::require_complete() const {
   }
 }
 
+void Hdf5Writer::Impl::require_equal(const FingerprintTable& expected) const {
+  for (const auto& [name, entry] : fingerprints.at(parameters_group).tensors()) {
+    const TensorFingerprint* tensor = expected.find(name);
+    if (tensor != nullptr && tensor->experts == entry.experts) continue;
+    fail(ErrorKind::internal, "cannot finish {}: '{}' was written with other values than expected",
+         path.string(), name);
+  }
+}
+
 void Hdf5Writer::Impl::store_fingerprints() {
   for (const auto& [group, entries] : groups) {
     for (const auto& [name, entry] : entries) {
@@ -279,7 +289,7 @@ const FingerprintTable& Hdf5Writer::fingerprints() const {
   return impl_->fingerprints.at(parameters_group);
 }
 
-void Hdf5Writer::commit() {
+void Hdf5Writer::commit(const FingerprintTable* expected) {
   const comm::Communicator& world = impl_->world;
   TESSERA_EXPECT(impl_->file);
   const comm::Phase phase("commit checkpoint", world.options().deadline);
@@ -288,6 +298,7 @@ void Hdf5Writer::commit() {
   for (auto& [group, table] : impl_->fingerprints) tables.push_back(&table);
   FingerprintTable::sum(world, tables);
   impl_->require_complete();
+  if (expected != nullptr) impl_->require_equal(*expected);
   comm::agreed(world, "store fingerprints", [&] { impl_->store_fingerprints(); });
   comm::agreed(world, "flush checkpoint", [&] {
     hdf5_check(H5Fflush(impl_->file.get(), H5F_SCOPE_GLOBAL), "flushing the checkpoint");

@@ -25,7 +25,7 @@ std::string safetensors_header(std::span<const SafetensorsTensor> tensors) {
     const nlohmann::ordered_json entry = {{"dtype", safetensors_name(tensor.dtype)},
                                           {"shape", tensor.shape},
                                           {"data_offsets", {tensor.begin_bytes, tensor.end_bytes}}};
-    json += "," + nlohmann::json(tensor.name).dump() + ":" + entry.dump();
+    json += fmt::format(",{}:{}", nlohmann::json(tensor.name).dump(), entry.dump());
   }
   json += "}";
   std::uint64_t length = (json.size() + 7) / 8 * 8;

@@ -76,8 +76,10 @@ class Hdf5Writer {
   void write_scales(std::span<const Parameter> parameters, std::span<const Slice> slices,
                     const ScaleShards& scales);
   /// Sums the fingerprints of what was written over the ranks and stores them, flushes, fsyncs,
-  /// renames, fsyncs the directory. collective over world; errors are agreed.
-  void commit();
+  /// renames, fsyncs the directory. `expected`: what the parameters must be, summed over the ranks;
+  /// Error::internal, before anything is renamed, names the first one that was written otherwise.
+  /// collective over world; errors are agreed.
+  void commit(const FingerprintTable* expected = nullptr);
   /// Fingerprints of /parameters as written, summed over the ranks; after commit().
   const FingerprintTable& fingerprints() const;
 
@@ -95,8 +97,8 @@ struct FileSummary {
   TrainingState state;
   std::int64_t num_parameters = 0;  ///< elements of /parameters
 };
-/// Reads metadata alone. Throws Error::file or Error::format, naming the file and what is wrong with
-/// it. local.
+/// Reads metadata alone. Throws Error::file or Error::format, naming the file and what is wrong
+/// with it. local.
 FileSummary summarize_file(const std::filesystem::path& path);
 
 /// A Tessera file as a Source, with what only it has.
