@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Hashing of blocks, each keyed by its place, and the one sum over the ranks.
 #define XXH_INLINE_ALL
+#define XXH_VECTOR XXH_SCALAR  // blocks are too short for the vector code, of which g++ 12 warns
 #include "tessera/checkpoint/fingerprint.hpp"
 
 #include <fmt/format.h>
