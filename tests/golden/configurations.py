@@ -119,7 +119,8 @@ CONFIGURATIONS = [
                     num_key_value_heads=3, head_dim=8, intermediate_size=22, moe_intermediate_size=9,
                     num_experts=6, num_experts_per_tok=3, norm_topk_prob=True, mlp_only_layers=[1],
                     use_sliding_window=True, sliding_window=7, max_position_embeddings=4096,
-                    tie_word_embeddings=True, rope_parameters=dict(rope_type="default", rope_theta=10000.0)),
+                    tie_word_embeddings=True, rms_norm_eps=1e-3,
+                    rope_parameters=dict(rope_type="default", rope_theta=10000.0)),
     ),
     # Experts in every second layer only, fewer than ranks; weights as the softmax gives them; attention biases;
     # YaRN; a padding id.
@@ -140,6 +141,7 @@ CONFIGURATIONS = [
         config=dict(vocab_size=59, hidden_size=16, num_hidden_layers=2, num_attention_heads=4,
                     num_key_value_heads=4, intermediate_size=14, num_experts=7, num_experts_per_tok=3,
                     norm_topk_prob=False, clip_qkv=1.1, max_position_embeddings=4096, pad_token_id=None,
+                    rms_norm_eps=1e-3,
                     rope_parameters=dict(rope_type="default", rope_theta=10000.0)),
         sgd=dict(lr=0.1, clip=0.25, weight_decay=0.0),
         adamw=dict(lr=1e-3, clip=0.25, weight_decay=0.0),
@@ -162,7 +164,7 @@ CONFIGURATIONS = [
                     num_key_value_heads=3, intermediate_size=19, moe_intermediate_size=6, n_routed_experts=12,
                     num_experts_per_tok=3, n_group=4, topk_group=2, n_shared_experts=2, first_k_dense_replace=1,
                     q_lora_rank=11, kv_lora_rank=10, qk_rope_head_dim=6, qk_nope_head_dim=5, v_head_dim=7,
-                    norm_topk_prob=True, routed_scaling_factor=2.5, rope_interleave=True, rms_norm_eps=1e-4,
+                    norm_topk_prob=True, routed_scaling_factor=2.5, rope_interleave=True, rms_norm_eps=1e-3,
                     max_position_embeddings=4096, num_nextn_predict_layers=0,
                     rope_parameters=dict(rope_type="yarn", rope_theta=10000.0, factor=40.0, beta_fast=32.0,
                                          beta_slow=1.0, mscale=0.9, mscale_all_dim=0.7,
