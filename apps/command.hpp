@@ -26,8 +26,10 @@ Command add_doctor(CLI::App& program);
 Command add_export(CLI::App& program);
 Command add_import(CLI::App& program);
 Command add_inspect(CLI::App& program);
+Command add_ls(CLI::App& program);
 Command add_probe(CLI::App& program);
 Command add_train(CLI::App& program);
+Command add_verify(CLI::App& program);
 
 /// A subcommand with its one-line description, and examples that `--help` shows below the options.
 CLI::App* add_command(CLI::App& program, const std::string& name, const std::string& description,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Names, listing and removal of a run's files; rank 0 touches them, all learn the outcome.
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -23,14 +24,6 @@ namespace fs = std::filesystem;
 constexpr const char* latest_name = "latest";
 constexpr const char* partial_ending = ".partial";
 
-/// The file that DIR/latest names; empty if it names none. local.
-fs::path named_by_latest(const fs::path& directory) {
-  std::ifstream file(directory / latest_name);
-  std::string name;
-  std::getline(file, name);
-  return name.empty() ? fs::path() : directory / fs::path(name).filename();
-}
-
 /// "step-00000002.h5 (step 2), step-00000003.h5.partial (unfinished)"
 std::string describe(const std::vector<CheckpointEntry>& entries) {
   std::string text;
@@ -44,7 +37,7 @@ std::string describe(const std::vector<CheckpointEntry>& entries) {
 }
 
 fs::path read_latest(const fs::path& directory) {
-  const fs::path named = named_by_latest(directory);
+  const fs::path named = latest_checkpoint(directory);
   std::string problem = "has no file 'latest' that names a checkpoint";
   if (!named.empty()) {
     const CheckpointEntry entry = look_at_checkpoint(named);
@@ -72,7 +65,7 @@ std::int64_t step_of(const fs::path& path, std::string_view ending) {
 
 /// The checkpoints beyond the newest, and what interrupted saves left. local.
 std::vector<fs::path> superfluous(const fs::path& directory, std::int64_t num_kept) {
-  const fs::path latest = named_by_latest(directory);
+  const fs::path latest = latest_checkpoint(directory);
   std::vector<std::pair<std::int64_t, fs::path>> complete;
   std::vector<fs::path> result;
   for (const auto& file : fs::directory_iterator(directory)) {
@@ -154,12 +147,20 @@ void keep_newest(const comm::Communicator& world, const fs::path& directory,
   });
 }
 
+fs::path latest_checkpoint(const fs::path& directory) {
+  std::ifstream file(directory / latest_name);
+  std::string name;
+  std::getline(file, name);
+  return name.empty() ? fs::path() : directory / fs::path(name).filename();
+}
+
 CheckpointEntry look_at_checkpoint(const fs::path& path) {
   CheckpointEntry entry{.path = path, .is_partial = path.extension() == partial_ending};
-  std::error_code error;
-  const std::uintmax_t bytes = fs::file_size(path, error);
-  if (!error) entry.file_bytes = static_cast<std::int64_t>(bytes);
-  entry.written = fs::last_write_time(path, error);
+  struct stat status {};
+  if (::stat(path.c_str(), &status) == 0) {
+    entry.file_bytes = status.st_size;
+    entry.written = status.st_mtime;
+  }
   if (entry.is_partial) return entry;
   try {
     entry.summary = checkpoint::summarize_file(path);
@@ -170,7 +171,7 @@ CheckpointEntry look_at_checkpoint(const fs::path& path) {
 }
 
 std::vector<CheckpointEntry> list_checkpoints(const fs::path& directory) {
-  const fs::path latest = named_by_latest(directory);
+  const fs::path latest = latest_checkpoint(directory);
   std::vector<CheckpointEntry> entries;
   try {
     for (const auto& file : fs::directory_iterator(directory)) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <ctime>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -38,7 +39,7 @@ void keep_newest(const comm::Communicator& world, const std::filesystem::path& d
 struct CheckpointEntry {
   std::filesystem::path path;
   std::int64_t file_bytes = 0;
-  std::filesystem::file_time_type written = {};
+  std::time_t written = 0;
   bool is_latest = false;
   bool is_partial = false;  ///< of a save that was interrupted, or that is going on
   std::optional<checkpoint::FileSummary> summary = {};  ///< of a complete checkpoint
@@ -47,6 +48,9 @@ struct CheckpointEntry {
 
 /// A file as an entry, however broken it is. local.
 CheckpointEntry look_at_checkpoint(const std::filesystem::path& path);
+
+/// What DIR/latest names, there or not; empty if there is no such file. local.
+std::filesystem::path latest_checkpoint(const std::filesystem::path& directory);
 
 /// All *.h5 and *.h5.partial of a directory, sorted by name. Throws Error::file if it cannot be
 /// read. local.
