@@ -5,6 +5,7 @@
 #include "base/log.hpp"
 #include "command.hpp"
 #include "numeric_options.hpp"
+#include "tessera/trainer/run_plan.hpp"
 #include "tessera/trainer/training_run.hpp"
 
 namespace tessera::apps {
@@ -17,6 +18,7 @@ struct Options {
   std::string flat_dtype;
   std::string export_experts;
   bool no_verify = false;
+  bool dry_run = false;
   NumericOptions numeric;
   trainer::TrainingOptions training;
   GridOptions grid;
@@ -38,6 +40,23 @@ void require_sensible(const trainer::TrainingOptions& options) {
   }
 }
 
+/// Keys, what each rank would read and the memory that it would need.
+int show_plan(const comm::ProcessGrid& grid, const trainer::TrainingOptions& training) {
+  trainer::ModelSource model = open_start(grid, training);
+  const std::vector<Parameter> parameters = all_parameters(model.units);
+  const std::string keys = compare_keys(*model.source, parameters, model.keys).describe();
+  const std::vector<trainer::RankPlan> plans = plan_run(grid, model, training);
+  if (grid.world().rank() == 0) {
+    fmt::print("{}\n{}\n{}\n{}", model::describe(model.config), grid.describe(), keys,
+               describe(plans));
+    fmt::print(
+        "states: f32 weights, gradients and optimizer state; gathered: whole units in use; "
+        "activations:\nof one micro-batch with equally loaded experts; MPI, HDF5 and the "
+        "program itself come on top\n");
+  }
+  return 0;
+}
+
 int run(Options options) {
   trainer::TrainingOptions& training = options.training;
   training.dtype = parse_dtype(options.dtype);
@@ -51,6 +70,7 @@ int run(Options options) {
   training.data_options.flat_dtype = parse_flat_dtype(options.flat_dtype);
   require_sensible(training);
   const comm::ProcessGrid grid = make_grid(options.grid);
+  if (options.dry_run) return show_plan(grid, training);
   const trainer::StopRequest stop;
   const trainer::TrainingSummary summary = run_training(grid, training, stop);
   if (summary.last_step == summary.first_step) {
@@ -172,6 +192,8 @@ Command add_train(CLI::App& program) {
                   "experts of that directory: bf16 or mxfp4 (default: as they came)");
   app->add_flag("--no-verify", options->no_verify,
                 "do not compare the fingerprints of file and shards after the load");
+  app->add_flag("--dry-run", options->dry_run,
+                "show keys, what each rank would read and the memory it needs; read headers only");
   add_data_options(*app, *options);
   add_length_options(*app, training);
   add_arithmetic_options(*app, *options);

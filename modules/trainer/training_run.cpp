@@ -29,27 +29,6 @@ double seconds_since(Clock::time_point start) {
 /// Steps in a row with a gradient that is not finite, after which going on is no use.
 constexpr int max_lost_steps = 10;
 
-/// The model to start from. When resuming, MODEL (if given) must describe the same one.
-ModelSource open_start(const comm::ProcessGrid& grid, const TrainingOptions& options) {
-  if (options.resume.empty()) return open_model(grid.world(), options.model, options.keys);
-  const auto path = resume_path(grid.world(), options.resume);
-  ModelSource model = open_model(grid.world(), path, options.keys);
-  if (model.source->kind() != std::string("Tessera file")) {
-    fail(ErrorKind::usage, "cannot resume from {}, a {} (it has no step and no optimizer state)",
-         path.string(), model.source->kind());
-  }
-  if (options.model.empty()) return model;
-  const auto given = checkpoint::Source::open(grid.world(), options.model);
-  if (given->config_json() != model.source->config_json()) {
-    fail(ErrorKind::config,
-         "{} and {} have different configurations (a run goes on with the model that it began "
-         "with); "
-         "leave MODEL out when resuming",
-         options.model.string(), path.string());
-  }
-  return model;
-}
-
 template <class T>
 class Run {
  public:
@@ -259,6 +238,26 @@ TrainingSummary Run<T>::train(const StopRequest& stop) {
 
 std::int64_t last_step(std::int64_t num_steps, std::int64_t total_steps, std::int64_t done) {
   return std::max(done, std::min(num_steps > done ? num_steps : done + num_steps, total_steps));
+}
+
+ModelSource open_start(const comm::ProcessGrid& grid, const TrainingOptions& options) {
+  if (options.resume.empty()) return open_model(grid.world(), options.model, options.keys);
+  const auto path = resume_path(grid.world(), options.resume);
+  ModelSource model = open_model(grid.world(), path, options.keys);
+  if (model.source->kind() != std::string("Tessera file")) {
+    fail(ErrorKind::usage, "cannot resume from {}, a {} (it has no step and no optimizer state)",
+         path.string(), model.source->kind());
+  }
+  if (options.model.empty()) return model;
+  const auto given = checkpoint::Source::open(grid.world(), options.model);
+  if (given->config_json() != model.source->config_json()) {
+    fail(ErrorKind::config,
+         "{} and {} have different configurations (a run goes on with the model that it began "
+         "with); "
+         "leave MODEL out when resuming",
+         options.model.string(), path.string());
+  }
+  return model;
 }
 
 TrainingSummary run_training(const comm::ProcessGrid& grid, const TrainingOptions& options,

@@ -32,7 +32,7 @@ std::int64_t PeakMemory::stop() {
 void PeakMemory::sample() {
   while (running_) {
     peak_ = std::max(peak_, proportional_set_size());
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
   }
 }
 

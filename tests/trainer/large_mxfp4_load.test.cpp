@@ -11,6 +11,7 @@
 #include <tessera/model/parameter_units.hpp>
 #include <tessera/zero3/flat_layout.hpp>
 
+#include "base/block_distribution.hpp"
 #include "support/collective_check.hpp"
 #include "support/peak_memory.hpp"
 #include "support/temporary_directory.hpp"
@@ -34,13 +35,12 @@ std::uint64_t mix(std::uint64_t x) {
   return x ^ (x >> 31);
 }
 
-/// One block by its place: zeros with any scale, zeros of both signs, low codes, or any.
+/// Zeros with any scale, zeros of both signs, low codes, or any.
 struct Block {
-  std::uint8_t scale;
-  std::uint8_t codes[block_elements];
+  std::uint8_t scale = 0;
+  std::uint8_t codes[block_elements] = {};
 
-  Block(std::uint64_t tensor, std::int64_t index) {
-    std::uint64_t random = mix((tensor + 1) * 0x9e3779b97f4a7c15ull + std::uint64_t(index));
+  explicit Block(std::uint64_t random) {
     const std::uint64_t kind = random % 8;
     scale = static_cast<std::uint8_t>(100 + (random >> 8) % 40);
     for (std::int64_t i = 0; i < block_elements; ++i) {
@@ -59,6 +59,17 @@ struct Block {
     return (codes[i] & 8) != 0 ? -magnitude : magnitude;
   }
 };
+
+/// The block at a place: one of many, chosen by a hash of tensor and index.
+const Block& block_at(std::uint64_t tensor, std::int64_t index) {
+  static const std::vector<Block> blocks = [] {
+    std::vector<Block> made;
+    for (std::uint64_t i = 0; i < 1 << 14; ++i) made.emplace_back(mix(i + 1));
+    return made;
+  }();
+  const std::uint64_t place = (tensor + 1) * 0x9e3779b97f4a7c15ull + std::uint64_t(index);
+  return blocks[mix(place) % blocks.size()];
+}
 
 struct Tensor {
   std::string name;
@@ -84,23 +95,24 @@ std::vector<Tensor> tensors_of(const std::vector<Parameter>& parameters) {
   return tensors;
 }
 
-void write_tensor(std::fstream& file, std::int64_t offset, std::uint64_t tensor,
-                  std::int64_t num_blocks, bool are_scales) {
+/// This rank's share of a tensor's blocks, or of their scales.
+void write_blocks(std::fstream& file, std::int64_t offset, std::uint64_t tensor,
+                  const BlockDistribution& share, int rank, bool are_scales) {
   std::string chunk;
-  file.seekp(offset);
-  for (std::int64_t block = 0; block < num_blocks; ++block) {
-    const Block made(tensor, block);
-    if (are_scales) chunk.push_back(static_cast<char>(made.scale));
+  file.seekp(offset + share.begin(rank) * (are_scales ? 1 : block_bytes));
+  for (std::int64_t index = share.begin(rank); index < share.end(rank); ++index) {
+    const Block& block = block_at(tensor, index);
+    if (are_scales) chunk.push_back(static_cast<char>(block.scale));
     for (std::int64_t i = 0; !are_scales && i < block_bytes; ++i) {
-      chunk.push_back(static_cast<char>(made.byte(i)));
+      chunk.push_back(static_cast<char>(block.byte(i)));
     }
-    if (chunk.size() < 1 << 20 && block + 1 < num_blocks) continue;
+    if (chunk.size() < 1 << 20 && index + 1 < share.end(rank)) continue;
     file << chunk;
     chunk.clear();
   }
 }
 
-/// Returns the bytes of all tensors. The ranks write in turn.
+/// Returns the bytes of all tensors. Each rank writes its share.
 std::int64_t write_checkpoint(const comm::Communicator& world, const fs::path& directory,
                               const std::vector<Tensor>& tensors) {
   nlohmann::ordered_json header;
@@ -126,10 +138,11 @@ std::int64_t write_checkpoint(const comm::Communicator& world, const fs::path& d
     if (tensor.dtype != std::string("U8")) continue;
     const bool are_scales = tensor.name.ends_with("_scales");
     const std::uint64_t id = quantised++ / 2;
-    if (static_cast<int>(quantised) % world.size() != world.rank()) continue;
+    const BlockDistribution share{are_scales ? tensor.bytes : tensor.bytes / block_bytes,
+                                  world.size()};
     const std::int64_t begin = header[tensor.name]["data_offsets"][0];
-    write_tensor(file, static_cast<std::int64_t>(8 + length) + begin, id,
-                 are_scales ? tensor.bytes : tensor.bytes / block_bytes, are_scales);
+    write_blocks(file, static_cast<std::int64_t>(8 + length) + begin, id, share, world.rank(),
+                 are_scales);
   }
   file.close();
   world.barrier("tensors written");
@@ -141,7 +154,7 @@ std::int64_t write_checkpoint(const comm::Communicator& world, const fs::path& d
 std::int64_t count_wrong(const Slice& slice, const std::vector<bf16>& shard, std::uint64_t tensor) {
   std::int64_t num_wrong = 0;
   for (std::int64_t e = slice.begin; e < slice.end; e += 13 * block_elements) {
-    const Block block(tensor, e / block_elements);
+    const Block& block = block_at(tensor, e / block_elements);
     for (std::int64_t i = 0; i < block_elements; ++i) {
       const auto at = static_cast<std::size_t>(slice.shard_offset + e + i - slice.begin);
       const float value = shard[at];

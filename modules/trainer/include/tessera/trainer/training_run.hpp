@@ -64,6 +64,10 @@ struct TrainingSummary {
   std::filesystem::path checkpoint;  ///< the last one written; empty if none
 };
 
+/// The model that a run would start from; when resuming, options.model (if given) must describe the
+/// same one. collective over grid.world(); errors are the same on all ranks.
+ModelSource open_start(const comm::ProcessGrid& grid, const TrainingOptions& options);
+
 /// collective over grid.world(); errors are the same on all ranks.
 TrainingSummary run_training(const comm::ProcessGrid& grid, const TrainingOptions& options,
                              const StopRequest& stop);
