@@ -189,7 +189,7 @@ void print_text(const Inspection& inspection, const InspectOptions& options) {
   }
   fmt::print("\n");
   print_table(inspection, options.expert);
-  fmt::print("\n{} tensors, {} parameters, {}\n", inspection.rows.size(),
+  fmt::print("\n{} tensors, {} parameters, {}\n", inspection.source->tensors().size(),
              inspection.total_elements(),
              format_bytes(static_cast<double>(inspection.total_bytes())));
 }
