@@ -225,15 +225,45 @@ TEST_CASE("rotary scaling is read for each variant, and refused with a reason") 
   CHECK_THAT(refusal(llama_3_1_8b(), "rope_scaling", scaling), Contains("low_freq_factor"));
 }
 
-TEST_CASE("the rotation's base is the family's where the file has none") {
-  const auto theta = [](const char* family) { return parse({{"model_type", family}}).rope.theta; };
-  CHECK(theta("gpt_oss") == 150000.0);
-  CHECK(theta("mixtral") == 1e6);
-  CHECK(theta("llama") == 1e4);
-  CHECK(theta("qwen3") == 1e4);
-  CHECK(theta("qwen3_moe") == 1e4);
-  CHECK(theta("olmoe") == 1e4);
-  CHECK(theta("deepseek_v3") == 1e4);
+TEST_CASE("absent keys have the defaults of transformers' configuration classes") {
+  struct Defaults {
+    const char* family;
+    std::int64_t num_parameters, max_position;
+    double epsilon, aux_loss_coef;
+    std::int64_t padding_id;
+    bool normalize_chosen, has_aux_loss;
+    double theta;
+  };
+  const Defaults all[] = {
+      {"deepseek_v3", 671026419200, 4096, 1e-6, 0, -1, true, false, 1e4},
+      {"gpt_oss", 116829156672, 131072, 1e-5, 0.001, -1, true, true, 150000},
+      {"llama", 6738415616, 2048, 1e-6, 0, -1, true, false, 1e4},
+      {"mixtral", 46702792704, 131072, 1e-5, 0.001, -1, true, true, 1e6},
+      {"olmoe", 13361612800, 4096, 1e-5, 0.01, 1, false, true, 1e4},
+      {"qwen3", 12049461248, 32768, 1e-6, 0, -1, true, false, 1e4},
+      {"qwen3_moe", 15350731776, 32768, 1e-6, 0.001, -1, false, true, 1e4},
+  };
+  for (const Defaults& defaults : all) {
+    INFO(defaults.family);
+    const ModelConfig config = parse({{"model_type", defaults.family}});
+    CHECK(num_parameters(config) == defaults.num_parameters);
+    CHECK(config.max_position == defaults.max_position);
+    CHECK(config.rms_norm_epsilon == defaults.epsilon);
+    CHECK(config.router_aux_loss_coef == defaults.aux_loss_coef);
+    CHECK(config.padding_id == defaults.padding_id);
+    CHECK(config.router.options.normalize_chosen == defaults.normalize_chosen);
+    CHECK(config.has_aux_loss == defaults.has_aux_loss);
+    CHECK(config.rope.theta == defaults.theta);
+    CHECK(num_sliding(config) == (config.family == "gpt_oss" ? 18 : 0));
+  }
+}
+
+TEST_CASE("a key at the value that switches it off is accepted") {
+  CHECK(refusal(mixtral_8x7b(), "router_jitter_noise", 0.0).empty());
+  CHECK(refusal(mixtral_8x7b(), "num_experts", 8).empty());
+  CHECK(refusal(qwen3_8b(), "partial_rotary_factor", 1.0).empty());
+  CHECK(refusal(llama_3_1_8b(), "head_dim", nullptr).empty());
+  CHECK(refusal(deepseek_v3(), "q_lora_rank", nullptr).empty());
 }
 
 TEST_CASE("the spelling of transformers 5 gives the same DeepSeek-V3") {
