@@ -22,6 +22,7 @@ constexpr std::size_t max_lines = 60;
 struct VerifyOptions {
   std::string checkpoint;
   std::string other;  ///< empty: the checkpoint alone
+  bool is_rounded = false;
   bool as_json = false;
   checkpoint::KeyOptions keys;
   GridOptions grid;
@@ -49,15 +50,20 @@ VerifyReport verify_one(const comm::ProcessGrid& grid, const VerifyOptions& opti
 VerifyReport compare_two(const comm::ProcessGrid& grid, const VerifyOptions& options) {
   const WholeModel a = open_whole_model(grid.world(), options.checkpoint, options.keys);
   const WholeModel b = open_whole_model(grid.world(), options.other, options.keys);
-  return checkpoint::compare_sources(grid, a.source(), b.source(), a.stored, b.stored,
-                                     tell_progress());
+  return checkpoint::compare_sources(
+      grid, a.source(), b.source(), a.stored, b.stored,
+      options.is_rounded ? checkpoint::Compare::rounded : checkpoint::Compare::exactly,
+      tell_progress());
 }
 
 std::string verdict(const VerifyOptions& options, const VerifyReport& report) {
   if (!report.differences.empty()) {
     return fmt::format("{} differences", report.differences.size());
   }
-  if (!options.other.empty()) return fmt::format("equal to {}", options.other);
+  if (!options.other.empty()) {
+    return fmt::format("equal to {}{}", options.other,
+                       options.is_rounded ? " after rounding to its element types" : "");
+  }
   if (report.has_stored_fingerprints) return "as it was written";
   return "nothing to compare with: it states no fingerprints";
 }
@@ -114,6 +120,7 @@ Command add_verify(CLI::App& program) {
       program, "verify", "Prove that a checkpoint is whole, or that two hold the same values.",
       "  tessera verify run/step-00000100.h5\n"
       "  mpirun -n 4 tessera verify gpt-oss-20b.h5 gpt-oss-20b/\n"
+      "  tessera verify run/step-00000100.h5 my-model/ --rounded\n"
       "A Tessera file is hashed again (parameters, optimizer states, scales, embedded files) and\n"
       "compared with the fingerprints that it states. Of a Hugging Face directory keys are "
       "checked\n"
@@ -124,6 +131,10 @@ Command add_verify(CLI::App& program) {
       ->type_name("CHECKPOINT");
   app->add_option("other", options->other, "what to compare its parameters with")
       ->type_name("OTHER");
+  app->add_flag(
+      "--rounded", options->is_rounded,
+      "round CHECKPOINT's values to the element types of OTHER first: a trained f32 file\n"
+      "against its bf16 export");
   app->add_flag("--json", options->as_json, "print JSON");
   add_key_options(*app, options->keys);
   add_wait_options(*app, options->grid);

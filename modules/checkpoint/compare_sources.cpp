@@ -5,15 +5,17 @@
 #include "batches.hpp"
 #include "expert_changes.hpp"
 #include "first_differences.hpp"
+#include "narrow.hpp"
 #include "tessera/checkpoint/encoding.hpp"
 #include "tessera/checkpoint/verify.hpp"
+#include "widen.hpp"
 
 namespace tessera::checkpoint {
 namespace {
 
 constexpr std::size_t max_lines_per_tensor = 8;
 
-/// "byte 96 of model.norm.weight", in the checkpoint's own encoding.
+/// "byte 96", or "byte 96 of <tensor>" where that has another name; in the checkpoint's encoding.
 std::string place_in(const Source& source, const Parameter& parameter, std::int64_t element) {
   for (const StoredPart& part : source.parts(parameter)) {
     if (element < part.begin || element >= part.begin + part.size) continue;
@@ -28,8 +30,9 @@ std::string place_in(const Source& source, const Parameter& parameter, std::int6
       const std::int64_t within = at % (rows * columns);
       at += within % columns * rows + within / columns - within;
     }
-    return fmt::format("byte {} of {}", at * std::int64_t(size_of(encoded.values->dtype)),
-                       encoded.values->name);
+    const std::int64_t byte = at * std::int64_t(size_of(encoded.values->dtype));
+    if (encoded.values->name == parameter.name) return fmt::format("byte {}", byte);
+    return fmt::format("byte {} of {}", byte, encoded.values->name);
   }
   return "nowhere";
 }
@@ -43,6 +46,24 @@ std::string index_text(const Parameter& parameter, std::int64_t element) {
   }
   if (parameter.transposed) std::swap(index[1], index[2]);
   return to_string(index);
+}
+
+/// Rounds `values`, which begin at element `begin` of the parameter, to the element types that
+/// `source` stores it in. MXFP4 and FP8 are no types that a value could be rounded to: left alone.
+void round_as_stored(const Source& source, const Parameter& parameter, std::int64_t begin,
+                     std::span<float> values) {
+  const std::int64_t end = begin + std::ssize(values);
+  std::vector<std::byte> narrowed;
+  for (const StoredPart& part : source.parts(parameter)) {
+    const std::int64_t first = std::max(begin, part.begin);
+    const std::int64_t size = std::min(end, part.begin + part.size) - first;
+    const EncodedPart encoded = find_part(source, parameter, part);
+    if (size <= 0 || encoded.encoding != Encoding::plain) continue;
+    const Dtype dtype = encoded.values->dtype;
+    narrowed.resize(std::size_t(size) * size_of(dtype));
+    narrow(dtype, values.data() + (first - begin), size, narrowed.data());
+    widen(dtype, narrowed.data(), size, values.data() + (first - begin));
+  }
 }
 
 /// Two checkpoints whose parameters are compared; both lists have the same names and shapes.
@@ -87,7 +108,7 @@ struct Comparison {
     return sum;
   }
 
-  void read(const comm::ProcessGrid& grid, const Progress& progress,
+  void read(const comm::ProcessGrid& grid, Compare how, const Progress& progress,
             FirstDifferences& differences) {
     const comm::Communicator& world = grid.world();
     const auto batches_a = plan_batches(of_a, world.size(), world.rank());
@@ -98,11 +119,14 @@ struct Comparison {
       const Batch &batch_a = batches_a[i], &batch_b = batches_b[i];
       shard_a.resize(std::size_t(batch_a.shard_size));
       shard_b.resize(std::size_t(batch_b.shard_size));
-      const LoadOptions from_a{.collective = false, .fingerprints = &table_a},
+      const bool is_rounded = how == Compare::rounded;
+      const LoadOptions from_a{.collective = false,
+                               .fingerprints = is_rounded ? nullptr : &table_a},
           from_b{.collective = false, .fingerprints = &table_b};
       read_bytes += a.load(grid, batch_a.parameters, batch_a.slices, shard_a, from_a).read_bytes +
                     b.load(grid, batch_b.parameters, batch_b.slices, shard_b, from_b).read_bytes;
       for (const Slice& slice : batch_a.slices) {
+        if (is_rounded) round_a(slice, shard_a);
         differences.compare(std::size_t(slice.parameter - of_a.data()), slice,
                             shard_a.data() + slice.shard_offset,
                             shard_b.data() + slice.shard_offset);
@@ -110,6 +134,13 @@ struct Comparison {
       if (progress) progress(read_bytes * world.size(), total);
     }
     expect_all();
+  }
+
+  void round_a(const Slice& slice, std::span<float> shard) {
+    const std::span<float> values =
+        shard.subspan(std::size_t(slice.shard_offset), std::size_t(slice.size()));
+    round_as_stored(b, of_b[std::size_t(slice.parameter - of_a.data())], slice.begin, values);
+    table_a.add(*slice.parameter, slice.begin, values);
   }
 
   // All ranks must sum the same tensors.
@@ -161,11 +192,11 @@ struct Comparison {
 
 VerifyReport compare_sources(const comm::ProcessGrid& grid, Source& a, Source& b,
                              std::span<const Parameter> of_a, std::span<const Parameter> of_b,
-                             const Progress& progress) {
+                             Compare how, const Progress& progress) {
   VerifyReport report;
   Comparison comparison(a, b, of_a, of_b, report.differences);
   FirstDifferences differences(comparison.of_a);
-  comparison.read(grid, progress, differences);
+  comparison.read(grid, how, progress, differences);
   differences.sum(grid.world());
   FingerprintTable* const tables[] = {&comparison.table_a, &comparison.table_b};
   FingerprintTable::sum(grid.world(), tables);

@@ -109,9 +109,10 @@ void Run<T>::load() {
   std::array<std::int64_t, 2> bytes{report.read_bytes, report.exchanged_bytes};
   grid_.world().all_reduce("bytes read", std::span<std::int64_t>(bytes), comm::ReduceOp::sum);
   constexpr double mib = 1024.0 * 1024.0;
-  log_info("read {:.1f} MiB in {:.2f} s ({:.1f} MiB exchanged between ranks)",
+  log_info("read {:.1f} MiB in {:.2f} s ({:.1f} MiB exchanged between ranks){}",
            static_cast<double>(bytes[0]) / mib, seconds_since(start),
-           static_cast<double>(bytes[1]) / mib);
+           static_cast<double>(bytes[1]) / mib,
+           options_.verify == Verify::yes ? "; each expert is held once, as the file has it" : "");
 }
 
 template <class T>

@@ -36,12 +36,17 @@ VerifyReport verify_file(const comm::ProcessGrid& grid, Hdf5Source& source,
 VerifyReport hash_source(const comm::ProcessGrid& grid, Source& source,
                          std::span<const Parameter> parameters, const Progress& progress = {});
 
+enum class Compare {
+  exactly,
+  rounded,  ///< the first one's values after rounding to the element types of the second
+};
+
 /// Compares the values of two checkpoints as f32, bit for bit: MXFP4 and FP8 as the values that
 /// they stand for. `of_a` and `of_b` are the parameters of one model with the tensor names of
 /// either checkpoint. Each difference names tensor, expert, the first element that differs and
 /// where it lies in the tensors of both. As verify_file(), with twice the memory.
 VerifyReport compare_sources(const comm::ProcessGrid& grid, Source& a, Source& b,
                              std::span<const Parameter> of_a, std::span<const Parameter> of_b,
-                             const Progress& progress = {});
+                             Compare how = Compare::exactly, const Progress& progress = {});
 
 }  // namespace tessera::checkpoint

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+// The proof after a load: whatever happens to an expert between the file and its shard is found,
+// and named alike on all ranks.
+#include <catch2/catch.hpp>
+#include <cstring>
+#include <functional>
+#include <tessera/trainer/model_state.hpp>
+
+#include "base/error.hpp"
+#include "support/collective_check.hpp"
+
+namespace tessera::trainer {
+namespace {
+
+namespace fs = std::filesystem;
+
+using Damage = std::function<void(std::span<const Slice>, std::span<float>)>;
+
+/// A source whose values are damaged after they have been read.
+class DamagedSource : public checkpoint::Source {
+ public:
+  DamagedSource(std::unique_ptr<checkpoint::Source> source, Damage damage)
+      : source_(std::move(source)), damage_(std::move(damage)) {
+    path_ = source_->path();
+    config_json_ = source_->config_json();
+    tensors_ = source_->tensors();
+  }
+  std::vector<StoredPart> parts(const Parameter& p) const override { return source_->parts(p); }
+  bool has(const Parameter& p) const override { return source_->has(p); }
+  checkpoint::Origin origin(const Parameter& p) const override { return source_->origin(p); }
+  std::int64_t stored_bytes(const Parameter& p) const override { return source_->stored_bytes(p); }
+  const char* kind() const override { return source_->kind(); }
+  checkpoint::LoadReport load(const comm::ProcessGrid& grid, std::span<const Parameter> parameters,
+                              std::span<const Slice> slices, std::span<float> shard,
+                              const checkpoint::LoadOptions& options) override {
+    const auto report = source_->load(grid, parameters, slices, shard, options);
+    damage_(slices, shard);
+    return report;
+  }
+
+ private:
+  std::unique_ptr<checkpoint::Source> source_;
+  Damage damage_;
+};
+
+constexpr const char* tensor = "model.layers.1.mlp.experts.down_proj";
+
+/// The shard's part of the tensor, empty where the rank owns none of it.
+std::span<float> values_of(std::span<const Slice> slices, std::span<float> shard) {
+  for (const Slice& slice : slices) {
+    if (slice.parameter->name != tensor) continue;
+    return shard.subspan(static_cast<std::size_t>(slice.shard_offset),
+                         static_cast<std::size_t>(slice.size()));
+  }
+  return {};
+}
+
+/// Loads the golden model with this damage; the message, empty if nothing was found.
+std::string load_damaged(const comm::ProcessGrid& grid, const Damage& damage,
+                         Verify verify = Verify::yes) {
+  ModelSource model = open_model(grid.world(), fs::path(TESSERA_GOLDEN_DIRECTORY) / "small", {});
+  model.source = std::make_unique<DamagedSource>(std::move(model.source), damage);
+  auto store = make_store<float>(grid, model.config);
+  try {
+    load_parameters(grid, model, store, {}, verify);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+}  // namespace
+
+TEST_CASE("An undamaged load is proved on every grid") {
+  const comm::Communicator world(MPI_COMM_WORLD, "test");
+  for (int expert = 1; expert <= world.size(); ++expert) {
+    if (world.size() % expert != 0) continue;
+    const comm::ProcessGrid grid(MPI_COMM_WORLD, {expert});
+    CHECK(load_damaged(grid, [](auto, auto) {}).empty());
+  }
+}
+
+TEST_CASE("Exchanged, doubled, zeroed and flipped experts are found and named on all ranks") {
+  const comm::ProcessGrid grid(MPI_COMM_WORLD, {2});  // four experts, two a rank
+  const comm::Communicator& world = grid.world();
+  const auto check = [&](const char* what, const char* expert, const Damage& damage) {
+    INFO(what);
+    const std::string text = load_damaged(grid, damage);
+    CHECK_SAME(world, text);
+    CHECK(text.find(std::string("'") + tensor + "', expert " + expert) != std::string::npos);
+    CHECK(load_damaged(grid, damage, Verify::no).empty());
+  };
+  const bool has_first = grid.expert().rank() == 0;
+  check("two experts of one rank exchanged", "2", [&](auto slices, auto shard) {
+    const std::span<float> values = values_of(slices, shard);
+    if (has_first || grid.replica().size() > 1) {
+      // Halves of two experts each: with more replicas a rank holds parts of one alone.
+      if (!has_first && !values.empty()) std::swap(values.front(), values.back());
+      return;
+    }
+    std::swap_ranges(values.begin(), values.begin() + std::ssize(values) / 2,
+                     values.begin() + std::ssize(values) / 2);
+  });
+  check("an expert zeroed", "0", [&](auto slices, auto shard) {
+    const std::span<float> values = values_of(slices, shard);
+    if (has_first) std::fill(values.begin(), values.end(), 0.0f);
+  });
+  check("one bit flipped on one rank", "3", [&](auto slices, auto shard) {
+    const std::span<float> values = values_of(slices, shard);
+    if (world.rank() != world.size() - 1 || values.empty()) return;
+    std::uint32_t bits;
+    std::memcpy(&bits, &values.back(), sizeof bits);
+    bits ^= 1u << 17;
+    std::memcpy(&values.back(), &bits, sizeof bits);
+  });
+  check("the first rank's experts on both", "2", [&](auto slices, auto shard) {
+    const std::span<float> values = values_of(slices, shard);
+    std::vector<float> mine(values.begin(), values.end()), first = mine;
+    grid.expert().broadcast("experts of the first rank", std::span(first), 0);
+    std::copy(first.begin(), first.end(), values.begin());
+  });
+}
+
+}  // namespace tessera::trainer
