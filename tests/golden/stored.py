@@ -96,9 +96,9 @@ def store_original(model, folder, golden, generator):
 def fused_name(name):
     """The parameter in memory of which a checkpoint's tensor is a part, the expert, and which of gate and up."""
     parts = name.split(".")
-    if "experts" not in parts:
+    at = parts.index("experts") if "experts" in parts else 0
+    if not parts[at + 1].isdigit():
         return name, None, None
-    at = parts.index("experts")
     matrix = parts[at + 2]
     fused = ".".join([*parts[: at + 1], "down_proj" if matrix == "down_proj" else "gate_up_proj"])
     return fused, int(parts[at + 1]), matrix
