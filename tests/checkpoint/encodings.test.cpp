@@ -142,25 +142,23 @@ struct Fp8 {
 
 Fp8 fp8(const std::string& name, std::int64_t rows, std::int64_t columns, Dtype scale_dtype) {
   const Shape blocks = {(rows + 127) / 128, (columns + 127) / 128};
-  Filled factors = filled(name + "_scale_inv", Dtype::bf16, blocks);
-  factors.tensor = {name + "_scale_inv", scale_dtype, blocks, ""};
-  for (std::size_t k = 0; k < factors.values.size(); ++k) {
-    float& value = factors.values[k];
-    value = (k % 2 == 0 ? 1.0f : 1.37f) * std::ldexp(1.0f, -int(k % 9));
+  std::vector<float> factors;
+  RawTensor scales{name + "_scale_inv", scale_dtype, blocks, ""};
+  for (std::int64_t k = 0; k < num_elements(blocks); ++k) {
+    float value = (k % 2 == 0 ? 1.0f : 1.37f) * std::ldexp(1.0f, -int(k % 9));
     std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
     if (scale_dtype == Dtype::bf16) bits = bf16(value).bits, value = bf16(value);
     if (scale_dtype == Dtype::f16) bits = float_to_f16(value), value = f16_to_float(bits);
-    factors.tensor.bytes.append(reinterpret_cast<const char*>(&bits), size_of(scale_dtype));
+    scales.bytes.append(reinterpret_cast<const char*>(&bits), size_of(scale_dtype));
+    factors.push_back(value);
   }
-  Fp8 result{{name, Dtype::f8_e4m3, {rows, columns}, random_bytes(name, rows * columns)},
-             factors.tensor,
-             {}};
+  Fp8 result{
+      {name, Dtype::f8_e4m3, {rows, columns}, random_bytes(name, rows * columns)}, scales, {}};
   for (std::int64_t k = 0; k < rows * columns; ++k) {
     char& byte = result.matrix.bytes[std::size_t(k)];
     if ((byte & 0x7f) == 0x7f) byte = char(byte & 0x80);  // NaN
     const std::int64_t block = k / columns / 128 * blocks[1] + k % columns / 128;
-    result.values.push_back(
-        bf16(f8_value(std::uint8_t(byte)) * factors.values[std::size_t(block)]));
+    result.values.push_back(bf16(f8_value(std::uint8_t(byte)) * factors[std::size_t(block)]));
   }
   return result;
 }

@@ -85,6 +85,19 @@ TEST_CASE("every element arrives and every byte of the file is read once by the 
   });
 }
 
+TEST_CASE("a unit may lie in more files than are kept open") {
+  for_each_grid([](const comm::ProcessGrid& grid) {
+    const test::TemporaryDirectory directory(grid.world());
+    std::vector<TestTensor> tensors;
+    for (int k = 0; k < 70; ++k)
+      tensors.push_back({dense(fmt::format("t{}", k).c_str(), {5, 8}), Dtype::bf16});
+    const auto source = write_and_open(grid, directory, tensors, 70);
+    const LoadReport report = load_and_check(grid, *source, tensors, 4096);
+    CHECK(sum(grid, report.read_bytes) == file_bytes(tensors));
+    grid.world().barrier("directory is done with");
+  });
+}
+
 TEST_CASE("ranks without experts and ranks without elements take part") {
   for_each_grid([](const comm::ProcessGrid& grid) {
     const test::TemporaryDirectory directory(grid.world());
@@ -174,6 +187,7 @@ TEST_CASE("a tensor that is absent, misshapen or no weight is an error before an
     });
   };
   CHECK_THAT(error_for(dense("absent", {3})), Contains("no tensor 'absent'"));
-  CHECK_THAT(error_for(dense("norm", {13})), Contains("norm: checkpoint has bf16 [12], the model needs [13]"));
+  CHECK_THAT(error_for(dense("norm", {13})),
+             Contains("norm: checkpoint has bf16 [12], the model needs [13]"));
   CHECK_THAT(error_for(dense("counts", {4})), Contains("i64"));
 }

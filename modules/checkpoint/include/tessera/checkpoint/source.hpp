@@ -31,7 +31,7 @@ struct TensorInfo {
 struct LoadOptions {
   std::int64_t buffer_bytes = 16 << 20;  ///< bound of the staging memory of one rank [bytes]
   bool collective = true;                ///< HDF5: collective transfers; else independent ones
-  bool plan_only = false;  ///< read nothing; the report tells what would be read
+  bool plan_only = false;                ///< read nothing; the report tells what would be read
   /// If not null: receives the scales of every MXFP4 parameter read, for this rank's slices.
   ScaleShards* scales = nullptr;
   /// If not null: receives the sums of what was read from the files, hashed by the rank that read
