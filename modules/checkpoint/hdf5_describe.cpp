@@ -162,6 +162,10 @@ void read_attributes(hid_t dataset, FileDescription& description, StoredDataset&
   const bool is_tensor = stored.group != files_group && stored.group != scales_group;
   if (is_tensor) stored.is_transposed = read_transposed(dataset);
   if (description.version < first_with_fingerprints) return;
+  // A fingerprint of f32 values would say nothing of the lower half.
+  if (stored.info.dtype == Dtype::f64) {
+    fail(ErrorKind::format, "f64 elements belong to format version 1");
+  }
   if (stored.group != files_group) stored.is_expert = read_placement(dataset);
   if (stored.group == parameters_group) stored.origin = read_origin(dataset);
   read_fingerprint(dataset, description, stored);

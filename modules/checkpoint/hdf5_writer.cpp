@@ -129,7 +129,8 @@ void Hdf5Writer::Impl::create(std::span<const DatasetSpec> datasets, const Train
   create_group(file.get(), files_group);
   for (const DatasetSpec& spec : datasets) {
     create_group(file.get(), spec.group);
-    describe_parameter(add(spec.group, *spec.parameter, spec.dtype), spec);
+    const Dtype dtype = spec.dtype == Dtype::f64 ? Dtype::f32 : spec.dtype;
+    describe_parameter(add(spec.group, *spec.parameter, dtype), spec);
     if (!spec.origin.mxfp4) continue;
     create_group(file.get(), scales_group);
     describe_scales(add(scales_group, scales_of(*spec.parameter), Dtype::u8));

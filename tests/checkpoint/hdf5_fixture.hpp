@@ -47,7 +47,14 @@ inline Unit expert_unit(std::int64_t experts = 5) {
             .is_expert = true,
             .transposed = true},
            {.name = "layers.0.scale", .shape = {experts, 3}, .is_expert = true}},
-          {Dtype::bf16, Dtype::bf16, Dtype::f16, Dtype::f64}};
+          {Dtype::bf16, Dtype::bf16, Dtype::f16, Dtype::f32}};
+}
+
+/// Experts that were MXFP4 where they came from.
+inline Unit mxfp4_unit() {
+  return {
+      {{.name = "layers.1.down_proj", .shape = {3, 6, 96}, .is_expert = true, .transposed = true}},
+      {Dtype::bf16}};
 }
 
 /// Element i of parameter p: a bit pattern of the dtype (no NaN), different for each salt.
@@ -81,6 +88,18 @@ inline void write_unit(Hdf5Writer& writer, const comm::ProcessGrid& grid, const 
   writer.write(group, unit.parameters, mine.slices, shard);
 }
 
+inline std::uint8_t scale(std::int64_t block) { return std::uint8_t(100 + block * 7 % 50); }
+
+/// Writes the scales of this rank's part. collective over grid.world().
+inline void write_scales(Hdf5Writer& writer, const comm::ProcessGrid& grid, const Unit& unit) {
+  const Shard mine = deal_unit(grid, unit.parameters);
+  ScaleShards scales;
+  for (const Slice& slice : mine.slices)
+    for (std::int64_t i = slice.begin / 32; i < slice.end / 32; ++i)
+      scales[slice.parameter->name].push_back(scale(i));
+  writer.write_scales(unit.parameters, mine.slices, scales);
+}
+
 /// Reads this rank's part and compares every element bit for bit, padding included. Empty if all
 /// agree. collective over grid.world().
 inline std::string compare_unit(Hdf5Source& source, const comm::ProcessGrid& grid,
@@ -108,6 +127,7 @@ inline std::string compare_unit(Hdf5Source& source, const comm::ProcessGrid& gri
 struct Checkpoint {
   Unit dense = dense_unit();
   Unit expert = expert_unit();
+  Unit mxfp4 = {};  ///< mxfp4_unit() to have one; without optimizer state
   TrainingState state{.step = 17,
                       .optimizer_steps = 16,
                       .data_position = 544,
@@ -129,11 +149,19 @@ struct Checkpoint {
     add_specs(expert, "parameters", specs);
     add_specs(dense_state, "optimizer/exp_avg", specs);
     add_specs(expert_state, "optimizer/exp_avg", specs);
+    for (const Parameter& parameter : mxfp4.parameters) {
+      specs.push_back(
+          {"parameters", &parameter, mxfp4.dtypes[0], {.dtypes = {Dtype::bf16}, .mxfp4 = true}});
+    }
     Hdf5Writer writer(grid.world(), path, specs, state, files, options);
     write_unit(writer, grid, "parameters", dense, 1);
     write_unit(writer, grid, "parameters", expert, 2);
     write_unit(writer, grid, "optimizer/exp_avg", dense_state, 3);
     write_unit(writer, grid, "optimizer/exp_avg", expert_state, 4);
+    if (!mxfp4.parameters.empty()) {
+      write_unit(writer, grid, "parameters", mxfp4, 5);
+      write_scales(writer, grid, mxfp4);
+    }
     writer.commit();
   }
 
@@ -146,6 +174,8 @@ struct Checkpoint {
     wrong += compare_unit(*source, grid, "parameters", expert, 2, options, report);
     wrong += compare_unit(*source, grid, "optimizer/exp_avg", in_f32(dense), 3, options, report);
     wrong += compare_unit(*source, grid, "optimizer/exp_avg", in_f32(expert), 4, options, report);
+    if (!mxfp4.parameters.empty())
+      wrong += compare_unit(*source, grid, "parameters", mxfp4, 5, options, report);
     return wrong;
   }
 

@@ -3,6 +3,8 @@
 // optimizer state, whatever the grid. The contract is modules/checkpoint/FORMAT.md.
 #pragma once
 
+#include <fmt/format.h>
+
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -29,7 +31,7 @@ struct TrainingState {
 struct DatasetSpec {
   std::string group;  ///< "parameters", "optimizer/exp_avg", "optimizer/exp_avg_sq"
   const Parameter* parameter = nullptr;
-  Dtype dtype = Dtype::f32;  ///< f32, bf16, f16 or f64
+  Dtype dtype = Dtype::f32;  ///< f32, bf16 or f16; f64 is stored as f32, which the shards have
   Origin origin = {};        ///< of a dataset in "parameters"; kept as attributes. With mxfp4 the
                              ///< file gets /mxfp4_scales/<parameter.name> too, u8 [E, out, in / 32]
 };
@@ -43,7 +45,7 @@ struct StoredDataset {
   Origin origin = {};          ///< of one in "parameters"
   TensorFingerprint fingerprint = {};  ///< empty in a file of format version 1
 
-  std::string path() const { return "/" + group + "/" + info.name; }
+  std::string path() const { return fmt::format("/{}/{}", group, info.name); }
 };
 
 /// Small files kept verbatim: name -> content (config.json, tokenizer.json, ...).
