@@ -13,6 +13,7 @@ packages=(
   libtrilinos-kokkos-dev                                # Kokkos
   libfmt-dev libspdlog-dev nlohmann-json3-dev libcli11-dev libtomlplusplus-dev libxxhash-dev
   catch2 gnuplot-nox
+  clang-14 libclang-rt-14-dev                           # libFuzzer
   bible-kjv                                             # the example's text, in the public domain
 )
 
