@@ -16,6 +16,7 @@
 #include "tessera/checkpoint/hdf5_store.hpp"
 #include "tessera/model/config.hpp"
 #include "tessera/model/parameter_units.hpp"
+#include "tessera/trainer/checkpoint_directory.hpp"
 
 namespace tessera::apps {
 namespace {
@@ -112,7 +113,7 @@ std::vector<Row> parameter_rows(const checkpoint::Source& source, const model::M
 
 Inspection inspect(const comm::Communicator& world, const InspectOptions& options) {
   Inspection inspection;
-  inspection.source = checkpoint::Source::open(world, options.model);
+  inspection.source = checkpoint::Source::open(world, trainer::model_path(world, options.model));
   inspection.config = understood_config(*inspection.source);
   Names shown;
   if (inspection.config)

@@ -9,6 +9,7 @@
 
 #include "base/log.hpp"
 #include "command.hpp"
+#include "tessera/trainer/checkpoint_directory.hpp"
 #include "whole_model.hpp"
 
 namespace tessera::apps {
@@ -39,7 +40,8 @@ checkpoint::Progress tell_progress() {
 }
 
 VerifyReport verify_one(const comm::ProcessGrid& grid, const VerifyOptions& options) {
-  const auto source = checkpoint::Source::open(grid.world(), options.checkpoint);
+  const auto source =
+      checkpoint::Source::open(grid.world(), trainer::model_path(grid.world(), options.checkpoint));
   if (auto* file = dynamic_cast<checkpoint::Hdf5Source*>(source.get())) {
     return checkpoint::verify_file(grid, *file, tell_progress());
   }

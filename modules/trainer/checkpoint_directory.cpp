@@ -196,4 +196,14 @@ fs::path resume_path(const comm::Communicator& world, const fs::path& path) {
   return world.broadcast_string("checkpoint to resume from", found, 0);
 }
 
+fs::path model_path(const comm::Communicator& world, const fs::path& path) {
+  const bool is_run = comm::agreed(world, "look for the model", [&] {
+    if (world.rank() != 0) return false;
+    return fs::exists(path / "latest") && !fs::exists(path / "config.json");
+  });
+  const std::int64_t any =
+      world.all_reduce_value("model is a run", std::int64_t{is_run}, comm::ReduceOp::max);
+  return any != 0 ? resume_path(world, path) : path;
+}
+
 }  // namespace tessera::trainer

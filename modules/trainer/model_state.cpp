@@ -4,6 +4,7 @@
 
 #include "base/log.hpp"
 #include "initialize.hpp"
+#include "tessera/trainer/checkpoint_directory.hpp"
 #include "unit_parts.hpp"
 #include "verify_shards.hpp"
 
@@ -98,7 +99,7 @@ model::Naming naming_of(const ModelSource& model) {
 ModelSource describe_model(const comm::Communicator& world, const std::filesystem::path& path,
                            const checkpoint::KeyOptions& keys) {
   ModelSource model;
-  model.source = checkpoint::Source::open(world, path);
+  model.source = checkpoint::Source::open(world, model_path(world, path));
   model.config = model::parse_config(model.source->config_json(), path.string());
   model.keys = all_keys(model.config, keys);
   model.units = parameter_units(model.config, naming_of(model));

@@ -250,7 +250,8 @@ ModelSource open_start(const comm::ProcessGrid& grid, const TrainingOptions& opt
          path.string(), model.source->kind());
   }
   if (options.model.empty()) return model;
-  const auto given = checkpoint::Source::open(grid.world(), options.model);
+  const auto given =
+      checkpoint::Source::open(grid.world(), model_path(grid.world(), options.model));
   if (given->config_json() != model.source->config_json()) {
     fail(ErrorKind::config,
          "{} and {} have different configurations (a run goes on with the model that it began "

@@ -62,4 +62,9 @@ std::vector<CheckpointEntry> list_checkpoints(const std::filesystem::path& direc
 std::filesystem::path resume_path(const comm::Communicator& world,
                                   const std::filesystem::path& path);
 
+/// What a MODEL argument stands for: the directory of a run (one with `latest` and no config.json)
+/// for its latest checkpoint, anything else for itself. As resume_path().
+std::filesystem::path model_path(const comm::Communicator& world,
+                                 const std::filesystem::path& path);
+
 }  // namespace tessera::trainer
