@@ -2,6 +2,7 @@
 // A training checkpoint of a DeepSeek model (latent attention, correction biases, groups) and of
 // one that came as MXFP4, saved on (4,2), is the same on (3,1), (6,3) and (1,1): parameters,
 // buffers, moments, scales, fingerprints and data position bit for bit, and the losses that follow.
+// Shards that were not trained become the Hugging Face directory that they came from.
 #include <catch2/catch.hpp>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -11,6 +12,7 @@
 
 #include "base/log.hpp"
 #include "golden_file.hpp"
+#include "safetensors_copy.hpp"
 #include "support/collective_check.hpp"
 #include "support/temporary_directory.hpp"
 
@@ -105,6 +107,16 @@ void check_same_fingerprints(const comm::Communicator& world, const fs::path& a,
   }
 }
 
+/// Loads a Hugging Face directory and writes it again, straight from the shards.
+void copy_directory(const comm::ProcessGrid& grid, const fs::path& from, const fs::path& to) {
+  ModelSource model = open_model(grid.world(), from, {});
+  auto store = make_store<float>(grid, model.config);
+  load_parameters(grid, model, store);
+  checkpoint::ExportOptions options;
+  options.overwrite = true;
+  save_hugging_face(grid, store, to, model, options);
+}
+
 }  // namespace
 
 TEST_CASE("A DeepSeek or MXFP4 checkpoint of one grid resumes on any other") {
@@ -136,6 +148,25 @@ TEST_CASE("A DeepSeek or MXFP4 checkpoint of one grid resumes on any other") {
       CHECK_CLOSE(next, std::vector<double>(uninterrupted.begin() + 2, uninterrupted.end()), 1e-6,
                   0.0);
     });
+  }
+}
+
+TEST_CASE("Shards as they were loaded export every tensor byte for byte, on any grid") {
+  set_log_level(LogLevel::warning);
+  const comm::Communicator world(MPI_COMM_WORLD, "test");
+  const test::TemporaryDirectory directory(world);
+  for (const char* name : {"mxfp4", "olmoe_4", "deepseek_v3"}) {
+    const fs::path model = fs::path(TESSERA_GOLDEN_DIRECTORY) / name;
+    for (const Shape shape : {Shape{4, 2}, Shape{3, 3}, Shape{6, 2}}) {
+      INFO(name << " on " << shape.name());
+      on_grid(world, shape, [&](const comm::ProcessGrid& grid) {
+        copy_directory(grid, model, directory / "copy");
+        if (grid.world().rank() != 0) return;
+        const test::SafetensorsCopy original(model), copy(directory / "copy");
+        CHECK(original.tensors.size() > 15);
+        CHECK((original.tensors == copy.tensors));
+      });
+    }
   }
 }
 
