@@ -46,7 +46,7 @@ std::vector<checkpoint::DatasetSpec> dataset_specs(const WholeModel& whole) {
 
 void require_directory(const WholeModel& whole) {
   if (dynamic_cast<const checkpoint::HuggingFaceSource*>(&whole.source()) != nullptr) return;
-  fail(ErrorKind::usage, "{} is a {} already; import reads a Hugging Face directory",
+  fail(ErrorKind::file, "{} is a {} already; import reads a Hugging Face directory",
        whole.source().path().string(), whole.source().kind());
 }
 

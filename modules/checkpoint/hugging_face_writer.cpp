@@ -61,8 +61,8 @@ HuggingFaceWriter::HuggingFaceWriter(const comm::Communicator& world,
                                      const EmbeddedFiles& files, const ExportOptions& options)
     : impl_(std::make_unique<Impl>(world, std::move(directory))) {
   const comm::Phase phase("begin export", world.options().deadline);
+  impl_->plan = plan_export(parameters, origins, options);
   comm::agreed(world, "plan export", [&] {
-    impl_->plan = plan_export(parameters, origins, options);
     impl_->files = small_files(impl_->plan, files);
     for (const ExportFile& file : impl_->plan.files)
       impl_->files.push_back({file.name, file.header, file.bytes});
