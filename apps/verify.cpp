@@ -60,7 +60,8 @@ VerifyReport compare_two(const comm::ProcessGrid& grid, const VerifyOptions& opt
 
 std::string verdict(const VerifyOptions& options, const VerifyReport& report) {
   if (!report.differences.empty()) {
-    return fmt::format("{} differences", report.differences.size());
+    const std::size_t count = report.differences.size();
+    return fmt::format("{} difference{}", count, count == 1 ? "" : "s");
   }
   if (!options.other.empty()) {
     return fmt::format("equal to {}{}", options.other,

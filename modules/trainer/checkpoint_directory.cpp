@@ -166,6 +166,8 @@ CheckpointEntry look_at_checkpoint(const fs::path& path) {
     entry.summary = checkpoint::summarize_file(path);
   } catch (const Error& problem) {
     entry.problem = problem.what();
+    const std::string subject = path.string() + ": ";
+    if (entry.problem.starts_with(subject)) entry.problem.erase(0, subject.size());
   }
   return entry;
 }
