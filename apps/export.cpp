@@ -41,8 +41,12 @@ std::int64_t parse_size(const std::string& text) {
        text);
 }
 
+checkpoint::Origins origins_of(const WholeModel& whole) {
+  return export_origins(whole.model, whole.model.training.step);
+}
+
 std::string would_write(const WholeModel& whole, const checkpoint::ExportOptions& to) {
-  const checkpoint::ExportPlan plan = plan_export(whole.named, whole.model.origins, to);
+  const checkpoint::ExportPlan plan = plan_export(whole.named, origins_of(whole), to);
   return fmt::format("{}, {} tensors in {} safetensors file{}",
                      format_bytes(static_cast<double>(plan.total_bytes())), plan.tensors.size(),
                      plan.files.size(), plan.files.size() == 1 ? "" : "s");
@@ -52,7 +56,7 @@ checkpoint::EmbeddedFiles exported_files(const WholeModel& whole,
                                          const checkpoint::ExportOptions& to) {
   checkpoint::EmbeddedFiles files = whole.model.files;
   files["config.json"] = model::hugging_face_config(
-      whole.source().config_json(), exports_mxfp4(whole.named, whole.model.origins, to));
+      whole.source().config_json(), exports_mxfp4(whole.named, origins_of(whole), to));
   return files;
 }
 
@@ -67,7 +71,7 @@ int run(ExportOptions options) {
                          [&](const WholeModel& whole) { return would_write(whole, options.to); });
   }
   const WholeModel whole = open_whole_model(world, options.model, options.keys);
-  checkpoint::HuggingFaceWriter writer(world, options.directory, whole.named, whole.model.origins,
+  checkpoint::HuggingFaceWriter writer(world, options.directory, whole.named, origins_of(whole),
                                        exported_files(whole, options.to), options.to);
   const checkpoint::CopyReport report = copy_model(
       grid, whole,
@@ -91,8 +95,11 @@ Command add_export(CLI::App& program) {
       "  mpirun -n 4 tessera export run/step-00000100.h5 my-model/\n"
       "  tessera export run/step-00000100.h5 my-model-mxfp4/ --experts mxfp4 --overwrite\n"
       "  tessera export gpt-oss-20b/original/ gpt-oss-20b-bf16/ --experts bf16\n"
-      "Tensors get the element types that they were imported with, files that came with the model\n"
-      "are restored. The directory appears when all of it is on disk and what was read equals the\n"
+      "Tensors get the element types that they were imported with, but MXFP4 experts that have "
+      "been\n"
+      "trained become bf16 unless --experts mxfp4 quantises them; files that came with the model "
+      "are\n"
+      "restored. The directory appears when all of it is on disk and what was read equals the\n"
       "fingerprints that a Tessera file states.");
   app->add_option("model", options->model, "Tessera file or Hugging Face directory")
       ->required()
@@ -101,7 +108,8 @@ Command add_export(CLI::App& program) {
       ->required()
       ->type_name("HFDIR");
   app->add_option("--experts", options->experts,
-                  "bf16: experts as plain bf16; mxfp4: quantised (gpt-oss); default: as imported")
+                  "bf16: experts as plain bf16; mxfp4: quantised (gpt-oss); default: as "
+                  "imported,\ntrained MXFP4 as bf16")
       ->type_name("FORMAT");
   app->add_option("--max-shard-size", options->max_shard_size, "of one safetensors file")
       ->capture_default_str()

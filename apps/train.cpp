@@ -73,9 +73,13 @@ int run(Options options) {
   if (options.dry_run) return show_plan(grid, training);
   const trainer::StopRequest stop;
   const trainer::TrainingSummary summary = run_training(grid, training, stop);
-  if (summary.last_step == summary.first_step) {
+  if (summary.last_step == summary.first_step && training.num_steps > 0) {
     log_info("nothing to do: step {} is done (--steps and --total-steps say when to stop)",
              summary.first_step);
+    return 0;
+  }
+  if (training.num_steps == 0) {
+    log_info("no step: {}", summary.checkpoint.string());
     return 0;
   }
   log_info("steps {} to {}: loss {:.4f} to {:.4f}; {}", summary.first_step + 1, summary.last_step,
@@ -105,9 +109,9 @@ void add_data_options(CLI::App& app, Options& options) {
 void add_length_options(CLI::App& app, trainer::TrainingOptions& training) {
   app.add_option("--steps", training.num_steps,
                  "stop after this step; a resumed run that is past it does so many more, up to "
-                 "--total-steps")
+                 "--total-steps; 0: load, prove, save and export")
       ->capture_default_str()
-      ->check(positive());
+      ->check(non_negative());
   app.add_option("--total-steps", training.total_steps,
                  "length of the schedule, where the run is shorter (default: --steps, or the "
                  "resumed run's if longer)")

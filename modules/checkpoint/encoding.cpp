@@ -57,6 +57,14 @@ EncodedPart describe_fp8(const Source& source, const TensorInfo& tensor, const S
   return result;
 }
 
+/// Factors of FP8 whose weight is not there.
+EncodedPart find_lone_factors(const Source& source, const StoredPart& part) {
+  const TensorInfo* scales = source.find(part.tensor + "_scale_inv");
+  if (scales == nullptr) return {};
+  return {Encoding::fp8, nullptr, scales, {scales},
+          absence(part.tensor, *scales, "FP8 factors need their weights")};
+}
+
 std::string mxfp4_problem(const Parameter& parameter, const TensorInfo& blocks,
                           const TensorInfo& scales) {
   const Shape& shape = parameter.shape;
@@ -115,7 +123,7 @@ EncodedPart find_part(const Source& source, const Parameter& parameter, const St
       EncodedPart found = find_mxfp4(source, parameter, part.tensor + separator);
       if (!found.is_missing()) candidates.push_back(std::move(found));
     }
-  if (candidates.empty()) return {};
+  if (candidates.empty()) return find_lone_factors(source, part);
   return ambiguous(std::move(candidates));
 }
 

@@ -162,6 +162,10 @@ std::vector<std::string> ignored_tensors(const ModelConfig& config) {
       patterns.push_back(fill(pattern, "{beyond}", config.num_layers + beyond));
     }
   }
+  // With n_shared_experts = 0 transformers has shared experts of no width, and saves them.
+  if (config.num_experts > 0 && config.shared_intermediate_size == 0) {
+    patterns.push_back("*.mlp.shared_experts.*");
+  }
   return patterns;
 }
 

@@ -196,15 +196,24 @@ std::int64_t save_checkpoint(const comm::ProcessGrid& grid, const zero3::Paramet
   return writer.written_bytes();
 }
 
+checkpoint::Origins export_origins(const ModelSource& model, std::int64_t num_steps) {
+  checkpoint::Origins origins = model.origins;
+  for (auto& [name, origin] : origins) {
+    if (num_steps > 0 && origin.mxfp4) origin = Origin();
+  }
+  return origins;
+}
+
 template <class T>
 std::int64_t save_hugging_face(const comm::ProcessGrid& grid, const zero3::ParameterStore<T>& store,
                                const std::filesystem::path& directory, const ModelSource& model,
-                               const checkpoint::ExportOptions& options) {
+                               std::int64_t num_steps, const checkpoint::ExportOptions& options) {
+  const checkpoint::Origins origins = export_origins(model, num_steps);
   const std::vector<Parameter> parameters = all_parameters(parameter_units(model.config));
   checkpoint::EmbeddedFiles files = model.files;
-  files["config.json"] = model::hugging_face_config(
-      model.source->config_json(), exports_mxfp4(parameters, model.origins, options));
-  checkpoint::HuggingFaceWriter writer(grid.world(), directory, parameters, model.origins, files,
+  files["config.json"] = model::hugging_face_config(model.source->config_json(),
+                                                    exports_mxfp4(parameters, origins, options));
+  checkpoint::HuggingFaceWriter writer(grid.world(), directory, parameters, origins, files,
                                        options);
   for (std::size_t i = 0; i < store.num_units(); ++i) {
     const zero3::Unit& unit = store.unit(i);
@@ -228,7 +237,7 @@ std::int64_t save_hugging_face(const comm::ProcessGrid& grid, const zero3::Param
                                         const checkpoint::TrainingState&, const ModelSource&);     \
   template std::int64_t save_hugging_face(                                                         \
       const comm::ProcessGrid&, const zero3::ParameterStore<T>&, const std::filesystem::path&,     \
-      const ModelSource&, const checkpoint::ExportOptions&);
+      const ModelSource&, std::int64_t, const checkpoint::ExportOptions&);
 TESSERA_INSTANTIATE(float)
 TESSERA_INSTANTIATE(bf16)
 #undef TESSERA_INSTANTIATE

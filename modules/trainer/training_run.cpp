@@ -193,7 +193,8 @@ void Run<T>::save() {
 template <class T>
 void Run<T>::write_hugging_face() {
   const auto start = Clock::now();
-  save_hugging_face(grid_, store_, options_.export_directory, source_, options_.export_options);
+  save_hugging_face(grid_, store_, options_.export_directory, source_, state_.step,
+                    options_.export_options);
   log_info("exported {} in {:.2f} s", options_.export_directory.string(), seconds_since(start));
 }
 
@@ -222,6 +223,7 @@ TrainingSummary Run<T>::train(const StopRequest& stop) {
     summary_.interrupted = stop.any(grid_.world()) && !is_last;
     if (due(options_.save_every) || is_last || summary_.interrupted) save();
   }
+  if (options_.num_steps == 0) save();  // the model as it came, as a checkpoint to go on from
   summary_.last_step = state_.step;
   if (!options_.export_directory.empty() && !summary_.interrupted) write_hugging_face();
   constexpr double mib = 1024.0 * 1024.0;

@@ -114,7 +114,7 @@ void copy_directory(const comm::ProcessGrid& grid, const fs::path& from, const f
   load_parameters(grid, model, store);
   checkpoint::ExportOptions options;
   options.overwrite = true;
-  save_hugging_face(grid, store, to, model, options);
+  save_hugging_face(grid, store, to, model, 0, options);
 }
 
 }  // namespace

@@ -14,7 +14,7 @@
 namespace tessera::checkpoint {
 
 enum class ExpertFormat {
-  as_imported,  ///< MXFP4 if the model came as MXFP4, else each tensor's own element type
+  as_imported,  ///< MXFP4 or each tensor's own element type, as its origin says
   bf16,         ///< all expert weights as plain bf16
   mxfp4,        ///< all expert matrices that the family has as MXFP4
 };

@@ -75,11 +75,16 @@ std::int64_t save_checkpoint(const comm::ProcessGrid& grid, const zero3::Paramet
                              const std::filesystem::path& path,
                              const checkpoint::TrainingState& state, const ModelSource& model);
 
+/// How an export after `num_steps` steps of training writes each parameter unless it is told
+/// otherwise: as it came, but experts that came as MXFP4 and have been trained as bf16, because to
+/// quantise them would lose what training changed. local.
+checkpoint::Origins export_origins(const ModelSource& model, std::int64_t num_steps);
+
 /// Writes a Hugging Face directory straight from the shards of all ranks; returns the bytes of this
 /// rank. It appears complete or not at all. collective over grid.world(); errors are agreed.
 template <class T>
 std::int64_t save_hugging_face(const comm::ProcessGrid& grid, const zero3::ParameterStore<T>& store,
                                const std::filesystem::path& directory, const ModelSource& model,
-                               const checkpoint::ExportOptions& options);
+                               std::int64_t num_steps, const checkpoint::ExportOptions& options);
 
 }  // namespace tessera::trainer
