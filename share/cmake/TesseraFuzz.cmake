@@ -42,7 +42,8 @@ set(fuzz_libraries $<TARGET_FILE:fmt::fmt> ${HDF5_C_LIBRARIES} ${MPI_C_LIBRARIES
 
 # The object file of a source, compiled once for all targets.
 function(fuzzed_object source result)
-  cmake_path(RELATIVE_PATH source BASE_DIRECTORY ${PROJECT_SOURCE_DIR} OUTPUT_VARIABLE name)
+  string(REPLACE ${PROJECT_SOURCE_DIR}/ "" name ${source})
+  string(REPLACE ${CMAKE_CURRENT_BINARY_DIR}/ "" name ${name})
   string(REGEX REPLACE "[/.]+" "_" object ${name})
   set(object ${CMAKE_CURRENT_BINARY_DIR}/${object}.o)
   get_source_file_property(is_known ${object} GENERATED)
