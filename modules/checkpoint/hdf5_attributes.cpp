@@ -24,7 +24,7 @@ Hdf5Type string_type(std::size_t bytes) {
 }
 
 Hdf5Attribute open_scalar(hid_t object, const char* name) {
-  if (H5Aexists(object, name) <= 0) {
+  if (!has_attribute(object, name)) {
     fail(ErrorKind::format, "{} is missing (the file is damaged or not from Tessera)", about(name));
   }
   Hdf5Attribute attribute(
@@ -49,6 +49,12 @@ T read_integer(hid_t object, const char* name, hid_t memory_type) {
 }
 
 }  // namespace
+
+bool has_attribute(hid_t object, const char* name) {
+  const htri_t found = H5Aexists(object, name);
+  if (found < 0) fail_hdf5(ErrorKind::format, about(name));
+  return found > 0;
+}
 
 void write_attribute(hid_t object, const char* name, std::int64_t value) {
   write_scalar(object, name, H5T_STD_I64LE, &value);

@@ -16,6 +16,9 @@ void write_attribute(hid_t object, const char* name, std::int64_t value);
 void write_attribute(hid_t object, const char* name, std::uint64_t value);
 void write_attribute(hid_t object, const char* name, const std::string& value);
 
+/// Throws Error::format if the object's header cannot be read. local.
+bool has_attribute(hid_t object, const char* name);
+
 /// Throw Error::format if the attribute is missing or of another kind. local.
 std::int64_t read_int64_attribute(hid_t object, const char* name);
 std::uint64_t read_uint64_attribute(hid_t object, const char* name);

@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 
-#include "base/version.hpp"
 #include "hdf5_attributes.hpp"
 #include "hdf5_file.hpp"
 #include "hdf5_record.hpp"
@@ -44,18 +43,6 @@ void create_group(hid_t file, const std::string& path) {
     }
     if (slash == std::string::npos) return;
   }
-}
-
-void write_state(hid_t file, const TrainingState& state) {
-  write_attribute(file, "format", std::string(format_name));
-  write_attribute(file, "format_version", format_version);
-  write_attribute(file, "created_by", "tessera " + version());
-  write_attribute(file, "step", state.step);
-  write_attribute(file, "optimizer_steps", state.optimizer_steps);
-  write_attribute(file, "data_position", state.data_position);
-  write_attribute(file, "seed", state.seed);
-  write_attribute(file, "optimizer", state.optimizer);
-  write_attribute(file, "training_json", state.training_json);
 }
 
 void describe_parameter(hid_t dataset, const DatasetSpec& spec) {

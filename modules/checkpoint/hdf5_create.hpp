@@ -20,9 +20,6 @@ Hdf5Dataset create_dataset(hid_t file, const std::string& path, Dtype dtype, con
 /// `path` ("optimizer/exp_avg") and its parents where they are missing.
 void create_group(hid_t file, const std::string& path);
 
-/// Root attributes: format, version and where the run stands.
-void write_state(hid_t file, const TrainingState& state);
-
 /// Attributes of a parameter's or optimizer state's dataset: placement, orientation, and where it
 /// is in "parameters" what it was in the Hugging Face checkpoint.
 void describe_parameter(hid_t dataset, const DatasetSpec& spec);

@@ -9,6 +9,7 @@
 #include "hdf5_attributes.hpp"
 #include "hdf5_file.hpp"
 #include "hdf5_record.hpp"
+#include "hdf5_state.hpp"
 #include "hdf5_types.hpp"
 #include "input_file.hpp"
 
@@ -17,8 +18,7 @@ namespace {
 
 constexpr std::int64_t embedded_limit_bytes = 1 << 30;  // of all embedded files together
 constexpr std::size_t max_datasets = 1'000'000;  // hard links could repeat one any number of times
-constexpr std::int64_t first_with_fingerprints = 2;        // version of the format
-constexpr std::int64_t max_count = std::int64_t(1) << 62;  // leaves room for sums of such numbers
+constexpr std::int64_t first_with_fingerprints = 2;  // version of the format
 
 using Hdf5Object = Hdf5Handle<H5Oclose>;
 
@@ -248,44 +248,6 @@ void require_scales(const std::vector<StoredDataset>& datasets) {
   }
 }
 
-std::int64_t read_version(hid_t file) {
-  if (H5Aexists(file, "format") <= 0 || read_string_attribute(file, "format") != format_name) {
-    fail(ErrorKind::format,
-         "an HDF5 file, but not a Tessera checkpoint (root attribute 'format' is not "
-         "'{}')",
-         format_name);
-  }
-  const std::int64_t version = read_int64_attribute(file, "format_version");
-  if (version > format_version) {
-    fail(ErrorKind::format,
-         "format version {} is newer than this Tessera, which knows up to {} (its "
-         "content could be misread) use a newer Tessera",
-         version, format_version);
-  }
-  if (version < 1) fail(ErrorKind::format, "format version {} does not exist", version);
-  return version;
-}
-
-std::int64_t read_count(hid_t file, const char* name) {
-  const std::int64_t value = read_int64_attribute(file, name);
-  if (value < 0 || value > max_count) {
-    fail(ErrorKind::format, "attribute '{}' is {} but must lie between 0 and {}", name, value,
-         max_count);
-  }
-  return value;
-}
-
-TrainingState read_state(hid_t file) {
-  TrainingState state;
-  state.step = read_count(file, "step");
-  state.optimizer_steps = read_count(file, "optimizer_steps");
-  state.data_position = read_count(file, "data_position");
-  state.seed = read_uint64_attribute(file, "seed");
-  state.optimizer = read_string_attribute(file, "optimizer");
-  state.training_json = read_string_attribute(file, "training_json");
-  return state;
-}
-
 void require_signature(const InputFile& file) {
   constexpr std::array<unsigned char, 8> signature{0x89, 'H', 'D', 'F', '\r', '\n', 0x1a, '\n'};
   std::array<std::byte, 8> first{};
@@ -301,7 +263,9 @@ FileDescription describe_opened(hid_t file, std::int64_t file_bytes) {
   description.file_bytes = file_bytes;
   description.state = read_state(file);
   for (const std::string name : {parameters_group, optimizer_group, scales_group, files_group}) {
-    if (H5Lexists(file, name.c_str(), H5P_DEFAULT) <= 0) continue;
+    const htri_t is_there = H5Lexists(file, name.c_str(), H5P_DEFAULT);
+    if (is_there < 0) fail_hdf5(ErrorKind::format, "looking for '/" + name + "'");
+    if (is_there == 0) continue;
     const Hdf5Object group = open_member(file, name, "/" + name);
     if (H5Iget_type(group.get()) != H5I_GROUP)
       fail(ErrorKind::format, "'/{}' is not a group", name);

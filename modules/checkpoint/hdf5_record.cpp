@@ -95,7 +95,7 @@ void write_fingerprints(hid_t dataset, std::span<const Fingerprint> fingerprints
 }
 
 std::vector<Fingerprint> read_fingerprints(hid_t dataset, std::int64_t num_experts) {
-  if (H5Aexists(dataset, fingerprints_name) <= 0) {
+  if (!has_attribute(dataset, fingerprints_name)) {
     fail(ErrorKind::format, "attribute 'fingerprints' is missing (nothing could be verified)");
   }
   const auto check = [](hid_t id) { return hdf5_id(id, fingerprints_name, ErrorKind::format); };

@@ -14,6 +14,7 @@
 #include "hdf5_file.hpp"
 #include "hdf5_partial_file.hpp"
 #include "hdf5_record.hpp"
+#include "hdf5_state.hpp"
 #include "hdf5_transfer.hpp"
 
 namespace tessera::checkpoint {
