@@ -2,9 +2,10 @@
 #include "config_file.hpp"
 
 #include <fmt/format.h>
-#include <toml++/toml.h>
 
 #include <memory>
+
+#include "base/toml.hpp"
 
 namespace tessera::apps {
 namespace {

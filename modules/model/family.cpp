@@ -3,13 +3,12 @@
 // not known is refused, so that a misspelt one cannot be overlooked.
 #include "family.hpp"
 
-#include <toml++/toml.h>
-
 #include <algorithm>
 #include <initializer_list>
 #include <sstream>
 
 #include "base/error.hpp"
+#include "base/toml.hpp"
 #include "family_parameters.hpp"
 
 namespace tessera::model {
