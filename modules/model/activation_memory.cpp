@@ -8,6 +8,8 @@ namespace tessera::model {
 namespace {
 
 constexpr std::int64_t f32_bytes = 4;
+// Bounds of kernel/attention_blocks.hpp.
+constexpr std::int64_t attention_scratch_bytes = 2 << 20, attention_keys = 256;
 
 /// Widths [elements per token] of what a block keeps, by type: of the arithmetic and f32.
 struct Widths {
@@ -67,18 +69,26 @@ Widths second_half_temporary(const ModelConfig& c, bool has_experts) {
 
 }  // namespace
 
-std::int64_t activation_bytes(const ModelConfig& c, std::int64_t num_tokens,
+std::int64_t activation_bytes(const ModelConfig& c, std::int64_t sequences, std::int64_t length,
                               std::int64_t element_bytes) {
-  std::int64_t kept = c.hidden_size * f32_bytes, temporary = 0;
+  const std::int64_t num_tokens = sequences * length;
+  // The input of the first layer and dx live as long as the layers' own.
+  std::int64_t kept = 2 * c.hidden_size * f32_bytes, temporary = 0;
+  const std::int64_t scores =
+      std::min(attention_scratch_bytes,
+               num_tokens * c.num_heads * std::min(attention_keys, length) * 2 * f32_bytes);
   for (const bool has_experts : c.layer_has_experts) {
     kept += attention_kept(c).bytes(element_bytes) +
             second_half_kept(c, has_experts).bytes(element_bytes);
-    temporary = std::max({temporary, attention_temporary(c).bytes(element_bytes),
-                          second_half_temporary(c, has_experts).bytes(element_bytes)});
+    temporary =
+        std::max({temporary, num_tokens * attention_temporary(c).bytes(element_bytes) + scores,
+                  num_tokens * second_half_temporary(c, has_experts).bytes(element_bytes)});
   }
   const std::int64_t logits = std::min(logits_chunk_bytes, num_tokens * c.vocab_size * f32_bytes);
   const std::int64_t dlogits = element_bytes == f32_bytes ? 0 : logits / 2;
-  return num_tokens * (kept + temporary) + logits + dlogits;
+  const std::int64_t head =
+      num_tokens * Widths{c.hidden_size, c.hidden_size}.bytes(element_bytes) + logits + dlogits;
+  return num_tokens * kept + std::max(temporary, head);
 }
 
 }  // namespace tessera::model

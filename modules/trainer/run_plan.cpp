@@ -53,16 +53,17 @@ std::int64_t most_gathered(const std::vector<UnitBytes>& units, const model::Uni
   return most;
 }
 
-std::int64_t most_tokens(const comm::ProcessGrid& grid, const ModelSource& model,
-                         const TrainingOptions& options) {
+std::int64_t planned_activations(const comm::ProcessGrid& grid, const ModelSource& model,
+                                 const TrainingOptions& options, std::int64_t element_bytes) {
   if (options.data.empty()) return 0;
   TokenDataOptions data_options = options.data_options;
   data_options.vocab_size = model.config.vocab_size;
   const TokenData data = TokenData::open(grid.world(), options.data, data_options);
   const BlockDistribution rows{options.batch, grid.world().size()};
   const std::int64_t mine = rows.count(grid.world().rank());
-  return data.sequence_length() *
-         (options.micro_batch > 0 ? std::min(options.micro_batch, mine) : mine);
+  const std::int64_t sequences =
+      options.micro_batch > 0 ? std::min(options.micro_batch, mine) : mine;
+  return model::activation_bytes(model.config, sequences, data.sequence_length(), element_bytes);
 }
 
 /// What this rank would read of one unit; nothing is.
@@ -110,8 +111,7 @@ RankPlan plan_rank(const comm::ProcessGrid& grid, ModelSource& model,
     units.push_back(whole_unit(unit, layout, element_bytes));
   }
   plan.gathered_bytes = most_gathered(units, model::UnitIndex(model.config), model.config);
-  plan.activation_bytes =
-      model::activation_bytes(model.config, most_tokens(grid, model, options), element_bytes);
+  plan.activation_bytes = planned_activations(grid, model, options, element_bytes);
   return plan;
 }
 

@@ -8,11 +8,11 @@
 
 namespace tessera::model {
 
-/// Bytes that one rank's pass over `num_tokens` tokens holds at most: what all layers keep for
-/// backward (the Saved structs of the blocks), the temporaries of the largest step, and one chunk
-/// of logits. Experts are taken as equally loaded. `element_bytes` of the arithmetic: 4 or 2.
-/// local.
-std::int64_t activation_bytes(const ModelConfig& config, std::int64_t num_tokens,
-                              std::int64_t element_bytes);
+/// Bytes that one rank's pass over `sequences` of `length` tokens holds at most: what all layers
+/// keep for backward (the Saved structs of the blocks), the temporaries of the largest step, and
+/// one chunk of logits. Experts are taken as equally loaded. `element_bytes` of the arithmetic: 4
+/// or 2. local.
+std::int64_t activation_bytes(const ModelConfig& config, std::int64_t sequences,
+                              std::int64_t length, std::int64_t element_bytes);
 
 }  // namespace tessera::model
