@@ -2,6 +2,7 @@
 // Attention as config.json describes it: grouped or latent heads, scale, windows.
 #include <algorithm>
 #include <cmath>
+#include <string>
 
 #include "base/error.hpp"
 #include "family_config.hpp"
@@ -69,8 +70,9 @@ double attention_scale(const ModelConfig& config) {
 }
 
 bool is_sliding(FamilyReader& reader, const nlohmann::json& layer_type) {
-  if (layer_type == "sliding_attention") return true;
-  if (layer_type == "full_attention") return false;
+  const std::string type = layer_type.is_string() ? layer_type.get<std::string>() : "";
+  if (type == "sliding_attention") return true;
+  if (type == "full_attention") return false;
   fail(ErrorKind::config, "{} holds {}; 'sliding_attention' and 'full_attention' are implemented",
        reader.name("layer_types"), layer_type.dump());
 }
