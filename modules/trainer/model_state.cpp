@@ -26,32 +26,20 @@ std::span<float> span_of(const V& view) {
   return {view.data(), view.size()};
 }
 
-/// This rank's slices of the store's unit, told of the parameters as the checkpoint names them.
-std::vector<Slice> slices_in(const std::vector<Parameter>& named, const zero3::Unit& unit) {
-  std::vector<Slice> slices = unit.slices();
-  for (Slice& slice : slices) slice.parameter = &named[slice.parameter - unit.parameters().data()];
-  return slices;
-}
-
 /// Reads what the source has of a unit into a host shard and initialises the rest.
-LoadReport load_unit(const comm::ProcessGrid& grid, ModelSource& model,
-                     const std::vector<Parameter>& parameters, const std::vector<Slice>& slices,
-                     std::span<float> shard, const checkpoint::LoadOptions& options) {
-  std::vector<Parameter> present;
-  for (const Parameter& parameter : parameters) {
-    if (model.source->has(parameter)) present.push_back(parameter);
+LoadReport load_unit(const comm::ProcessGrid& grid, const ModelSource& model, std::size_t unit_idx,
+                     const zero3::Unit& unit, std::span<float> shard,
+                     const checkpoint::LoadOptions& options) {
+  const UnitParts stored = stored_parts(model, unit_idx, unit.parameters(), unit.slices());
+  for (const Slice& slice : unit.slices()) {
+    if (model.has(*slice.parameter)) continue;
+    const auto parameter_idx = static_cast<std::size_t>(slice.parameter - unit.parameters().data());
+    const Parameter& parameter = model.units[unit_idx].parameters[parameter_idx];
+    const auto how = checkpoint::initialisation_of(model.keys.allow_missing, parameter,
+                                                   model.source->parts(parameter));
+    initialize(slice, how, model.config.initializer_range, shard);
   }
-  std::vector<Slice> stored;
-  for (const Slice& slice : slices) {
-    if (model.source->has(*slice.parameter)) {
-      stored.push_back(slice);
-    } else {
-      const auto how = checkpoint::initialisation_of(model.keys.allow_missing, *slice.parameter,
-                                                     model.source->parts(*slice.parameter));
-      initialize(slice, how, model.config.initializer_range, shard);
-    }
-  }
-  return model.source->load(grid, present, stored, shard, options);
+  return model.source->load(grid, stored.parameters, stored.slices, shard, options);
 }
 
 Origin origin_of(const ModelSource& model, const Parameter& parameter) {
@@ -142,9 +130,8 @@ LoadReport load_parameters(const comm::ProcessGrid& grid, ModelSource& model,
   LoadReport report;
   for (std::size_t i = 0; i < store.num_units(); ++i) {
     const zero3::Unit& unit = store.unit(i);
-    const std::vector<Parameter>& named = model.units[i].parameters;
     const auto host = Kokkos::create_mirror_view(unit.master());
-    report += load_unit(grid, model, named, slices_in(named, unit), span_of(host), load);
+    report += load_unit(grid, model, i, unit, span_of(host), load);
     Kokkos::deep_copy(unit.master(), host);
   }
   if (verify == Verify::yes) verify_shards(grid, model, store, read);

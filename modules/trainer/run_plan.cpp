@@ -8,6 +8,7 @@
 
 #include "base/block_distribution.hpp"
 #include "tessera/trainer/token_data.hpp"
+#include "unit_parts.hpp"
 
 namespace tessera::trainer {
 namespace {
@@ -67,21 +68,14 @@ std::int64_t planned_activations(const comm::ProcessGrid& grid, const ModelSourc
 }
 
 /// What this rank would read of one unit; nothing is.
-checkpoint::LoadReport plan_reads(const comm::ProcessGrid& grid, ModelSource& model,
-                                  const std::vector<Parameter>& named,
-                                  const std::vector<Parameter>& parameters,
-                                  std::vector<Slice> slices, std::int64_t shard_size) {
-  std::vector<Parameter> present;
-  for (const Parameter& parameter : named) {
-    if (model.source->has(parameter)) present.push_back(parameter);
-  }
-  for (Slice& slice : slices) slice.parameter = &named[slice.parameter - parameters.data()];
-  std::erase_if(slices, [&](const Slice& slice) { return !model.source->has(*slice.parameter); });
+std::int64_t planned_reads(const comm::ProcessGrid& grid, const ModelSource& model,
+                           const UnitParts& stored, std::int64_t shard_size) {
   checkpoint::LoadOptions options;
   options.plan_only = true;
-  return model.source->load(grid, present, slices,
-                            {static_cast<float*>(nullptr), static_cast<std::size_t>(shard_size)},
-                            options);
+  return model.source
+      ->load(grid, stored.parameters, stored.slices,
+             {static_cast<float*>(nullptr), static_cast<std::size_t>(shard_size)}, options)
+      .planned_bytes;
 }
 
 RankPlan plan_rank(const comm::ProcessGrid& grid, ModelSource& model,
@@ -97,9 +91,8 @@ RankPlan plan_rank(const comm::ProcessGrid& grid, ModelSource& model,
     const comm::Communicator& group = unit.placement.group();
     const zero3::FlatLayout layout(unit.parameters, unit.placement.experts(), group.size());
     const std::vector<Slice> slices = layout.slices(unit.parameters, group.rank());
-    plan.read_bytes += plan_reads(grid, model, model.units[i].parameters, unit.parameters, slices,
-                                  layout.shard_size())
-                           .planned_bytes;
+    plan.read_bytes += planned_reads(grid, model, stored_parts(model, i, unit.parameters, slices),
+                                     layout.shard_size());
     for (const Slice& slice : slices) {
       plan.num_parameters += slice.size();
       const auto origin = model.origins.find(slice.parameter->name);

@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "tessera/trainer/model_state.hpp"
 #include "tessera/zero3/unit.hpp"
 
 namespace tessera::trainer {
@@ -29,6 +30,23 @@ UnitParts select(const zero3::Unit& unit, const Predicate& selects) {
 /// Those with a gradient and an optimizer state. local.
 inline UnitParts trainable(const zero3::Unit& unit) {
   return select(unit, [](const Parameter& parameter) { return parameter.trainable; });
+}
+
+/// Those that the checkpoint has, under the names that it has for them. `parameters` and `slices`:
+/// of the model's unit with that index. local.
+inline UnitParts stored_parts(const ModelSource& model, std::size_t unit_idx,
+                              const std::vector<Parameter>& parameters,
+                              const std::vector<Slice>& slices) {
+  const std::vector<Parameter>& named = model.units[unit_idx].parameters;
+  UnitParts parts;
+  for (const Parameter& parameter : named) {
+    if (model.has(parameter)) parts.parameters.push_back(parameter);
+  }
+  for (Slice slice : slices) {
+    slice.parameter = &named[static_cast<std::size_t>(slice.parameter - parameters.data())];
+    if (model.has(*slice.parameter)) parts.slices.push_back(slice);
+  }
+  return parts;
 }
 
 }  // namespace tessera::trainer

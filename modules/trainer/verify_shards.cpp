@@ -17,12 +17,12 @@ FingerprintTable hash_shards(const ModelSource& model, const zero3::ParameterSto
   for (std::size_t i = 0; i < store.num_units(); ++i) {
     const zero3::Unit& unit = store.unit(i);
     for (const Parameter& parameter : unit.parameters()) {
-      if (!model.source->has(parameter)) continue;
+      if (!model.has(parameter)) continue;
       held.expect(parameter.name, parameter.is_expert ? parameter.shape[0] : 1);
     }
     const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), unit.master());
     for (const Slice& slice : unit.slices()) {
-      if (!model.source->has(*slice.parameter)) continue;
+      if (!model.has(*slice.parameter)) continue;
       held.add(*slice.parameter, slice.begin,
                std::span<const float>(host.data() + slice.shard_offset,
                                       static_cast<std::size_t>(slice.size())));

@@ -57,8 +57,8 @@ std::span<float> values_of(std::span<const Slice> slices, std::span<float> shard
 
 /// Loads the golden model with this damage; the message, empty if nothing was found.
 std::string load_damaged(const comm::ProcessGrid& grid, const Damage& damage,
-                         Verify verify = Verify::yes) {
-  ModelSource model = open_model(grid.world(), fs::path(TESSERA_GOLDEN_DIRECTORY) / "small", {});
+                         Verify verify = Verify::yes, const char* golden = "small") {
+  ModelSource model = open_model(grid.world(), fs::path(TESSERA_GOLDEN_DIRECTORY) / golden, {});
   model.source = std::make_unique<DamagedSource>(std::move(model.source), damage);
   auto store = make_store<float>(grid, model.config);
   try {
@@ -119,6 +119,23 @@ TEST_CASE("Exchanged, doubled, zeroed and flipped experts are found and named on
     grid.expert().broadcast("experts of the first rank", std::span(first), 0);
     std::copy(first.begin(), first.end(), values.begin());
   });
+}
+
+TEST_CASE("Damage is found under whatever names the checkpoint has its tensors") {
+  const comm::ProcessGrid grid(MPI_COMM_WORLD, {1});
+  for (const char* golden : {"original", "mxfp4", "mixtral", "deepseek_v3_fp8"}) {
+    INFO(golden);
+    CHECK(load_damaged(
+              grid, [](auto, auto) {}, Verify::yes, golden)
+              .empty());
+    const Damage damage = [](auto slices, auto shard) {
+      const std::span<float> values = values_of(slices, shard);
+      if (!values.empty()) values.front() += 1.0f;
+    };
+    const std::string text = load_damaged(grid, damage, Verify::yes, golden);
+    CHECK_SAME(grid.world(), text);
+    CHECK(text.find(tensor) != std::string::npos);
+  }
 }
 
 }  // namespace tessera::trainer

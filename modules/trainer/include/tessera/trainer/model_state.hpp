@@ -27,6 +27,9 @@ struct ModelSource {
   checkpoint::KeyOptions keys;         ///< what may differ
   checkpoint::EmbeddedFiles files;     ///< config.json, tokenizer, ...: kept with every save
   checkpoint::TrainingState training;  ///< where a Tessera file stands; step 0 otherwise
+
+  /// Whether the checkpoint has the parameter, under whatever names; after open_model(). local.
+  bool has(const Parameter& parameter) const { return origins.contains(parameter.name); }
 };
 
 /// Opens MODEL (Hugging Face directory or Tessera file) and parses its configuration, without
