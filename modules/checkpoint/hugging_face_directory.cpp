@@ -76,25 +76,26 @@ std::string other_weight_files(const fs::path& directory) {
 using WeightMap = std::map<std::string, std::string>;  ///< tensor -> file
 
 /// A file name of the index must stay in the directory.
-void require_plain_name(const std::string& tensor, const json& file) {
+void require_plain_name(const std::string& index, const std::string& tensor, const json& file) {
   const std::string name = file.is_string() ? file.get<std::string>() : "";
   if (name.empty() || name == "." || name == ".." ||
       name.find_first_of(std::string("/\\\0", 3)) != std::string::npos)
     fail(ErrorKind::format,
          "{}: tensor '{}' is placed in {} (an index may name only files of its own directory)",
-         index_name, tensor, file.dump(-1, ' ', true, json::error_handler_t::replace));
+         index, tensor, file.dump(-1, ' ', true, json::error_handler_t::replace));
 }
 
-WeightMap parse_index(const std::string& text) {
-  const json index = parse_strict_json(text, index_name);
+WeightMap read_weight_map(const fs::path& path, int world_rank) {
+  const std::string file = path.string();
+  const json index = parse_strict_json(read_text(path, world_rank, max_small_file_bytes), file);
   const auto map = index.find("weight_map");
   if (map == index.end() || !map->is_object())
     fail(ErrorKind::format, "{}: has no weight_map (it must say which file holds which tensor)",
-         index_name);
+         file);
   WeightMap weights;
-  for (const auto& [tensor, file] : map->items()) {
-    require_plain_name(tensor, file);
-    weights[tensor] = file.get<std::string>();
+  for (const auto& [tensor, holder] : map->items()) {
+    require_plain_name(file, tensor, holder);
+    weights[tensor] = holder.get<std::string>();
   }
   return weights;
 }
@@ -106,8 +107,7 @@ std::optional<WeightMap> read_index(const fs::path& directory, int world_rank) {
     if (!has_single) fail_without_weights(directory);
     return std::nullopt;
   }
-  WeightMap weights =
-      parse_index(read_text(directory / index_name, world_rank, max_small_file_bytes));
+  WeightMap weights = read_weight_map(directory / index_name, world_rank);
   const bool names_single = std::any_of(weights.begin(), weights.end(), [](const auto& entry) {
     return entry.second == single_name;
   });
@@ -162,7 +162,8 @@ std::vector<std::string> disagreements(const WeightMap& weights,
   return found;
 }
 
-void require_agreement(const WeightMap& weights, const std::vector<TensorInfo>& tensors) {
+void require_agreement(const fs::path& index, const WeightMap& weights,
+                       const std::vector<TensorInfo>& tensors) {
   constexpr std::size_t shown = 20;
   auto found = disagreements(weights, tensors);
   if (found.empty()) return;
@@ -174,7 +175,7 @@ void require_agreement(const WeightMap& weights, const std::vector<TensorInfo>& 
   fail(ErrorKind::keys,
        "{} and the headers of its files disagree in {} tensors (which values are meant is unknown) "
        "download or export the checkpoint again:\n  {}",
-       index_name, total, fmt::join(found, "\n  "));
+       index.string(), total, fmt::join(found, "\n  "));
 }
 
 }  // namespace
@@ -194,7 +195,7 @@ HuggingFaceDirectory scan_hugging_face_directory(const fs::path& directory, int 
     names.insert(single_name);
   }
   result.tensors = read_headers(directory, names, world_rank);
-  if (index) require_agreement(*index, result.tensors);
+  if (index) require_agreement(directory / index_name, *index, result.tensors);
   result.files = read_small_files(directory, world_rank);
   result.config_json = result.files.at("config.json");
   return result;

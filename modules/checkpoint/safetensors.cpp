@@ -157,7 +157,7 @@ std::vector<SafetensorsTensor> parse_safetensors_header(std::string_view header_
 
 SafetensorsHeader read_safetensors_header(const std::filesystem::path& path, int world_rank) {
   const InputFile input(path, world_rank);
-  const std::string file = path.filename().string();
+  const std::string file = path.string();
   const std::uint64_t length = read_header_length(input, file);
   std::string text(length, '\0');
   input.read_at(8, std::as_writable_bytes(std::span(text)));
