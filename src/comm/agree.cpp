@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "comm/agree.hpp"
 
+#include <filesystem>
 #include <new>
 #include <string>
 
@@ -19,6 +20,8 @@ Failure failure_of(const std::exception_ptr& error) {
     return {e.kind(), e.what()};
   } catch (const std::bad_alloc&) {
     return {ErrorKind::memory, "out of memory"};
+  } catch (const std::filesystem::filesystem_error& e) {
+    return {ErrorKind::file, e.what()};
   } catch (const std::exception& e) {
     return {ErrorKind::internal, e.what()};
   } catch (...) {

@@ -2,6 +2,7 @@
 #include "comm/agree.hpp"
 
 #include <catch2/catch.hpp>
+#include <filesystem>
 #include <new>
 
 #include "support/collective_check.hpp"
@@ -74,6 +75,11 @@ TEST_CASE("exceptions that are not Tessera's get a kind") {
   });
   CHECK(other.kind == ErrorKind::internal);
   CHECK(other.text.find("index 7") != std::string::npos);
+  const Outcome file = outcome(comm, [&] {
+    if (fails) std::filesystem::create_directory("/proc/self/nowhere");
+  });
+  CHECK(file.kind == ErrorKind::file);
+  CHECK(file.text.find("/proc/self/nowhere") != std::string::npos);
   const Outcome unknown = outcome(comm, [&] {
     if (fails) throw 3;
   });
