@@ -51,6 +51,7 @@ void require_directory(const WholeModel& whole) {
 }
 
 void require_output(const comm::Communicator& world, const ImportOptions& options) {
+  if (options.output.empty()) fail(ErrorKind::usage, "the file to be has an empty name");
   comm::agreed(world, "look at the output", [&] {
     if (world.rank() == 0 && !options.overwrite && std::filesystem::exists(options.output)) {
       fail(ErrorKind::usage, "{} exists; --overwrite replaces it", options.output);

@@ -99,8 +99,15 @@ void put_in_place(const fs::path& partial, const fs::path& path) {
   if (has_old) fs::remove_all(replaced);
 }
 
-/// Absolute and without a slash at the end, so that a suffix makes a sibling of it.
+/// Absolute and without a slash at the end, so that a suffix makes a sibling of it. A link to a
+/// directory stands for that: its file system has the room, and no directory replaces a link.
 fs::path plain_path(const fs::path& path) {
+  if (path.empty()) fail(ErrorKind::usage, "the directory to export to has an empty name");
+  std::error_code error;
+  if (fs::is_directory(path, error)) {
+    fs::path target = fs::canonical(path, error);
+    if (!error) return target;
+  }
   const fs::path plain = fs::absolute(path).lexically_normal();
   return plain.has_filename() ? plain : plain.parent_path();
 }

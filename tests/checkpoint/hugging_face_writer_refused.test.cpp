@@ -130,6 +130,23 @@ TEST_CASE("what exists is replaced only when asked for, and only if an export co
   CHECK(exists(grid, out / "model.safetensors"));
 }
 
+TEST_CASE("a link to a directory stays one, and the directory behind it is replaced") {
+  const ProcessGrid grid(MPI_COMM_WORLD, {1});
+  const test::TemporaryDirectory directory(grid.world());
+  const Model model;
+  for (const bool is_empty : {true, false}) {
+    if (grid.world().rank() == 0) {
+      fs::create_directories(directory / "far/target");
+      if (is_empty) fs::create_directory_symlink("far/target", directory / "link");
+    }
+    grid.world().barrier("link is there");
+    test::save(grid, model, directory / "link", {.overwrite = !is_empty});
+    CHECK(fs::is_symlink(directory / "link"));
+    CHECK(exists(grid, directory / "far/target/model.safetensors"));
+    CHECK_FALSE(exists(grid, directory / "far/target.replaced"));
+  }
+}
+
 TEST_CASE("what a killed export left is removed, and an empty directory is taken") {
   const ProcessGrid grid(MPI_COMM_WORLD, {1});
   const test::TemporaryDirectory directory(grid.world());
@@ -144,4 +161,8 @@ TEST_CASE("what a killed export left is removed, and an empty directory is taken
   CHECK_THAT(test::same_error(grid.world(), ErrorKind::file,
                               [&] { test::save(grid, model, directory / "nowhere/out"); }),
              Contains("No such file or directory"));
+  make_file(grid, directory / "file");
+  CHECK_THAT(test::same_error(grid.world(), ErrorKind::file,
+                              [&] { test::save(grid, model, directory / "file/out"); }),
+             Contains("Not a directory"));
 }
