@@ -74,7 +74,8 @@ void add_wait_options(CLI::App& app, GridOptions& options) {
 void add_key_options(CLI::App& app, checkpoint::KeyOptions& options) {
   app.add_option(
          "--allow-missing", options.allow_missing,
-         "tensor that the checkpoint may lack; * matches any text; may be given several times")
+         "tensor that the checkpoint may lack, and with =zeros, =ones or =normal how it begins;\n"
+         "* matches any text; may be given several times")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->type_name("NAME");

@@ -101,7 +101,8 @@ Command add_export(CLI::App& program) {
       "are\n"
       "restored. The directory appears when all of it is on disk and what was read equals the\n"
       "fingerprints that a Tessera file states.");
-  app->add_option("model", options->model, "Tessera file or Hugging Face directory")
+  app->add_option("model", options->model,
+                  "Tessera file, Hugging Face directory, or a run's directory")
       ->required()
       ->type_name("MODEL");
   app->add_option("directory", options->directory, "directory to be")

@@ -257,7 +257,8 @@ Command add_inspect(CLI::App& program) {
       "  tessera inspect gpt-oss-20b/ --expert 4    # the experts' shapes on 4 ranks\n"
       "Only headers are read. Parameters have the names and shapes that transformers gives "
       "them in memory, the\nexpert first, however many tensors hold them.");
-  app->add_option("model", options->model, "Hugging Face directory or Tessera file")
+  app->add_option("model", options->model,
+                  "Hugging Face directory, Tessera file, or a run's directory")
       ->required()
       ->type_name("MODEL");
   app->add_flag("--json", options->as_json, "print JSON");

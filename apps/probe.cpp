@@ -63,7 +63,8 @@ Command add_probe(CLI::App& program) {
       "each step) and /param/<tensor> (after the last), named and shaped as in the Hugging Face "
       "checkpoint.\n"
       "Labels are shifted inside, as transformers does; -100 is ignored.");
-  app->add_option("model", options->model, "Hugging Face directory or Tessera file")
+  app->add_option("model", options->model,
+                  "Hugging Face directory, Tessera file, or a run's directory")
       ->required()
       ->type_name("MODEL");
   app->add_option("--tokens", options->probe.tokens, "token ids [B, S]: .npy or HDF5")->required();

@@ -129,7 +129,8 @@ Command add_verify(CLI::App& program) {
       "checked\n"
       "and the fingerprint is printed. Two checkpoints are compared value by value: MXFP4 and FP8\n"
       "as the numbers that they stand for. Exit code 3 if something differs.");
-  app->add_option("checkpoint", options->checkpoint, "Tessera file or Hugging Face directory")
+  app->add_option("checkpoint", options->checkpoint,
+                  "Tessera file, Hugging Face directory, or a run's directory")
       ->required()
       ->type_name("CHECKPOINT");
   app->add_option("other", options->other, "what to compare its parameters with")
