@@ -61,7 +61,10 @@ EncodedPart describe_fp8(const Source& source, const TensorInfo& tensor, const S
 EncodedPart find_lone_factors(const Source& source, const StoredPart& part) {
   const TensorInfo* scales = source.find(part.tensor + "_scale_inv");
   if (scales == nullptr) return {};
-  return {Encoding::fp8, nullptr, scales, {scales},
+  return {Encoding::fp8,
+          nullptr,
+          scales,
+          {scales},
           absence(part.tensor, *scales, "FP8 factors need their weights")};
 }
 
