@@ -22,6 +22,7 @@ struct Command {
   std::function<int()> run;
 };
 
+Command add_bench(CLI::App& program);
 Command add_doctor(CLI::App& program);
 Command add_export(CLI::App& program);
 Command add_import(CLI::App& program);

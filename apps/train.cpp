@@ -201,6 +201,9 @@ Command add_train(CLI::App& program) {
   add_data_options(*app, *options);
   add_length_options(*app, training);
   add_arithmetic_options(*app, *options);
+  app->add_flag("--profile", training.profile,
+                "time the phases of the steps: a table at the end, profile.json, and trace.json\n"
+                "of the last steps for chrome://tracing or ui.perfetto.dev");
   add_key_options(*app, training.keys);
   add_grid_options(*app, options->grid);
   return {app, [options] { return run(*options); }};

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <tessera/model/moe_block.hpp>
 
+#include "base/phase_timer.hpp"
 #include "kernel/rms_norm.hpp"
 #include "kernel/rows.hpp"
 
@@ -63,6 +64,7 @@ kernel::Matrix<float> MoeBlock<T>::forward(const UnitView<const T>& dense,
                                            kernel::Vector<const float> correction_bias,
                                            kernel::Matrix<float> x, moe::LoadBalance* balance,
                                            MoeSaved<T>& saved) const {
+  TimedPhase timed(StepPhase::route_forward);
   saved.x = x;
   saved.rstd = kernel::Vector<float>(kernel::uninitialized("moe rstd"), x.extent(0));
   const auto normed = normalize<T>(execution_, config_, dense, x, saved.rstd);
@@ -70,17 +72,23 @@ kernel::Matrix<float> MoeBlock<T>::forward(const UnitView<const T>& dense,
       execution_, wide_router<T>(execution_, config_, dense, correction_bias), normed);
   if (balance != nullptr) balance->add(execution_, saved.routing);
 
+  timed.next(StepPhase::dispatch_forward);
   saved.handle = moe::plan_dispatch(grid_.expert(), config_.num_experts, saved.routing.index);
   const kernel::Matrix<T> tokens = kernel::as_type<T>(execution_, normed);
   const auto rows = moe::dispatch_forward<T>(grid_.expert(), saved.handle, tokens);
+  timed.next(StepPhase::expert_forward);
   const auto outputs =
       moe::expert_forward<T>(execution_, expert_weights(experts), saved.handle.expert_offset,
                              saved.handle.row_expert, rows, saved.expert);
+  timed.next(StepPhase::combine_forward);
   const kernel::Matrix<float> y(kernel::uninitialized("layer output"), x.extent(0), x.extent(1));
   Kokkos::deep_copy(execution_, y, x);
   saved.outputs =
       moe::combine_forward<T>(grid_.expert(), saved.handle, outputs, saved.routing.weight, y);
-  if (has_shared_experts()) shared_.forward(dense, tokens, saved.shared, y);
+  if (has_shared_experts()) {
+    timed.next(StepPhase::dense_mlp_forward);
+    shared_.forward(dense, tokens, saved.shared, y);
+  }
   return y;
 }
 
@@ -91,20 +99,25 @@ void MoeBlock<T>::backward(const UnitView<const T>& dense, const UnitView<const 
                            const UnitView<float>& dense_gradients,
                            const UnitView<float>& expert_gradients,
                            kernel::Matrix<float> dx) const {
+  TimedPhase timed(StepPhase::combine_backward);
   const std::int64_t hidden = config_.hidden_size, num_experts = config_.num_experts;
   const kernel::Matrix<float> dweight(kernel::uninitialized("routing dweight"), dx.extent(0),
                                       config_.router.options.top_k);
   const auto doutputs = moe::combine_backward<T>(grid_.expert(), saved.handle, saved.outputs,
                                                  saved.routing.weight, dx, dweight);
+  timed.next(StepPhase::expert_backward);
   const auto drows = moe::expert_backward<T>(
       execution_, expert_weights(experts), saved.handle.expert_offset, saved.expert, doutputs,
       {expert_gradients.get("gate_up_proj"), expert_gradients.find("gate_up_proj_bias"),
        expert_gradients.get("down_proj"), expert_gradients.find("down_proj_bias")});
+  timed.next(StepPhase::dispatch_backward);
   const kernel::Matrix<float> dnormed("moe dnormed", dx.extent(0), dx.extent(1));
   moe::dispatch_backward<T>(grid_.expert(), saved.handle, drows, dnormed);
 
+  timed.next(StepPhase::route_backward);
   const auto normed = normalize<T>(execution_, config_, dense, saved.x, saved.rstd);
   if (has_shared_experts()) {
+    const TimedPhase inner(StepPhase::dense_mlp_backward);
     shared_.backward(dense, saved.shared, kernel::as_type<T>(execution_, normed),
                      kernel::as_type<T>(execution_, dx), dense_gradients, dnormed);
   }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <tessera/model/transformer.hpp>
 
+#include "base/phase_timer.hpp"
 #include "kernel/rows.hpp"
 #include "tessera/zero3/gather_buffer.hpp"
 
@@ -66,6 +67,7 @@ PassResult Transformer<T>::pass(const Batch& batch, const PassOptions& options) 
 
 template <class T>
 kernel::Matrix<float> Transformer<T>::embed(const Batch& batch) {
+  const TimedPhase timed(StepPhase::embed);
   const UnitView<const T> embedding = gathered(UnitIndex::embedding);
   store_.prefetch(units_.dense(0));
   const kernel::Matrix<float> x(kernel::uninitialized("embedded"), batch.num_tokens(),
@@ -91,7 +93,10 @@ kernel::Matrix<float> Transformer<T>::forward_layers(const Batch& batch, kernel:
     const UnitView<const T> dense = gathered(units_.dense(layer));
     if (has_experts(layer)) store_.prefetch(units_.expert(layer));
     const AttentionBlock<T> attention(config_, rope_, layer, batch.sequences, batch.length);
-    x = attention.forward(dense, x, kept.attention);
+    {
+      const TimedPhase timed(StepPhase::attention_forward);
+      x = attention.forward(dense, x, kept.attention);
+    }
     // Gathered before the next unit's gather begins: all ranks wait for requests in one order.
     if (has_experts(layer)) gathered(units_.expert(layer));
     if (!is_last) store_.prefetch(units_.dense(layer + 1));
@@ -111,7 +116,10 @@ kernel::Matrix<float> Transformer<T>::forward_mlp(std::int64_t layer,
                                                   kernel::Matrix<float> x,
                                                   moe::LoadBalance* balance, Saved& kept,
                                                   PassResult& result) {
-  if (!has_experts(layer)) return MlpBlock<T>(config_).forward(dense, x, kept.mlp);
+  if (!has_experts(layer)) {
+    const TimedPhase timed(StepPhase::dense_mlp_forward);
+    return MlpBlock<T>(config_).forward(dense, x, kept.mlp);
+  }
   const auto y = MoeBlock<T>(grid_, config_)
                      .forward(dense, gathered(units_.expert(layer)), correction_bias(layer), x,
                               balance, kept.moe);
@@ -123,6 +131,7 @@ kernel::Matrix<float> Transformer<T>::forward_mlp(std::int64_t layer,
 template <class T>
 double Transformer<T>::head(const Batch& batch, kernel::Matrix<const float> x,
                             const PassOptions& options, kernel::Matrix<float> dx) {
+  const TimedPhase timed(StepPhase::head);
   const std::size_t head = units_.head();
   const std::size_t vocabulary = config_.tied_embeddings ? UnitIndex::embedding : head;
   const char* name = config_.tied_embeddings ? "embed_tokens.weight" : "lm_head.weight";
@@ -159,7 +168,10 @@ void Transformer<T>::backward_layers(const Batch& batch, std::vector<Saved>& sav
     const UnitView<float> gradients = gradient(units_.dense(layer));
     backward_mlp(layer, dense, kept, aux_gradient, gradients, dx);
     const AttentionBlock<T> attention(config_, rope_, layer, batch.sequences, batch.length);
-    attention.backward(dense, kept.attention, gradients, dx);
+    {
+      const TimedPhase timed(StepPhase::attention_backward);
+      attention.backward(dense, kept.attention, gradients, dx);
+    }
     store_.release(units_.dense(layer));
     store_.reduce(units_.dense(layer));
     kept = Saved();
@@ -172,6 +184,7 @@ void Transformer<T>::backward_mlp(std::int64_t layer, const UnitView<const T>& d
                                   const Saved& kept, kernel::Vector<const float> aux_gradient,
                                   const UnitView<float>& gradients, kernel::Matrix<float> dx) {
   if (!has_experts(layer)) {
+    const TimedPhase timed(StepPhase::dense_mlp_backward);
     return MlpBlock<T>(config_).backward(dense, kept.mlp, gradients, dx);
   }
   const std::size_t expert = units_.expert(layer);
@@ -191,6 +204,7 @@ void Transformer<T>::prefetch_layer(std::int64_t layer) {
 
 template <class T>
 void Transformer<T>::embed_backward(const Batch& batch, kernel::Matrix<const float> dx) {
+  const TimedPhase timed(StepPhase::embed);
   const kernel::Matrix<float> dembedding =
       gradient(UnitIndex::embedding)
           .matrix("embed_tokens.weight", config_.vocab_size, config_.hidden_size);

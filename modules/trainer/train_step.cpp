@@ -6,6 +6,7 @@
 #include <tessera/trainer/train_step.hpp>
 
 #include "base/error.hpp"
+#include "base/phase_timer.hpp"
 #include "tessera/zero3/grad_norm.hpp"
 
 namespace tessera::trainer {
@@ -65,7 +66,10 @@ StepOutcome compute_gradient(const comm::ProcessGrid& grid, model::Transformer<T
                              double aux_coefficient) {
   StepOutcome outcome;
   outcome.num_targets = count_targets(grid, batches);
-  store.zero_gradients();
+  {
+    const TimedPhase timed(StepPhase::optimizer);
+    store.zero_gradients();
+  }
 
   model::PassOptions pass;
   // The one scale factor there is: everything after it is a plain sum over ranks and micro-steps.
@@ -97,6 +101,7 @@ StepOutcome train_step(const comm::ProcessGrid& grid, model::Transformer<T>& mod
                        const zero3::OptimizerOptions& optimizer, const StepOptions& options,
                        bool local_failure) {
   StepOutcome outcome = compute_gradient(grid, model, store, batches, options.aux_coefficient);
+  const TimedPhase timed(StepPhase::optimizer);
   const zero3::GradNorm norm = zero3::global_grad_norm(grid.world(), store, local_failure);
   outcome.grad_norm = norm.norm;
   // Norm and flags are the same numbers on all ranks, so all of them update or none does.

@@ -15,6 +15,7 @@
 #include "tessera/trainer/metrics_table.hpp"
 #include "tessera/trainer/model_state.hpp"
 #include "tessera/trainer/sampler.hpp"
+#include "tessera/trainer/step_profile.hpp"
 #include "tessera/trainer/train_step.hpp"
 
 namespace tessera::trainer {
@@ -61,6 +62,8 @@ class Run {
   double evaluate_held_out();
   void save();
   void write_hugging_face();
+  void start_profile();
+  void finish_profile();
 
   const comm::ProcessGrid& grid_;
   const TrainingOptions& options_;
@@ -76,6 +79,7 @@ class Run {
   std::int64_t last_step_ = 0;
   int num_lost_steps_ = 0;  ///< in a row
   TrainingSummary summary_;
+  std::optional<PhaseTimer> timer_;
 };
 
 template <class T>
@@ -198,6 +202,20 @@ void Run<T>::write_hugging_face() {
   log_info("exported {} in {:.2f} s", options_.export_directory.string(), seconds_since(start));
 }
 
+/// The ranks' clocks start together.
+template <class T>
+void Run<T>::start_profile() {
+  grid_.world().barrier("start of the clocks");
+  timer_.emplace([] { Kokkos::fence(); });
+}
+
+template <class T>
+void Run<T>::finish_profile() {
+  const StepProfile profile = step_profile(grid_.world(), *timer_);
+  write_profile(grid_.world(), *timer_, profile, options_.output);
+  if (grid_.world().rank() == 0) fmt::print("{}", describe(profile));
+}
+
 template <class T>
 TrainingSummary Run<T>::train(const StopRequest& stop) {
   data_.validate(grid_.world());
@@ -209,8 +227,11 @@ TrainingSummary Run<T>::train(const StopRequest& stop) {
   MetricsWriter writer(grid_.world(), options_.output / "metrics.jsonl", state_.step);
   MetricsTable table(stdout, options_.log_every, last_step_);
   summary_.first_step = state_.step;
+  if (options_.profile) start_profile();
   while (state_.step < last_step_ && !summary_.interrupted) {
+    if (timer_) timer_->begin_step();
     StepMetrics metrics = step();
+    if (timer_) timer_->end_step();
     const bool is_last = state_.step == last_step_;
     const auto due = [&](std::int64_t every) { return every > 0 && state_.step % every == 0; };
     if (sampler_.num_held_out() > 0 && (due(options_.evaluate_every) || is_last)) {
@@ -231,6 +252,7 @@ TrainingSummary Run<T>::train(const StopRequest& stop) {
            static_cast<double>(store_.pool().peak_bytes()) / mib,
            static_cast<double>(store_.pool().bytes_in_use()) / mib);
   writer.finish(grid_.world());
+  if (timer_) finish_profile();
   if (grid_.world().rank() == 0 && summary_.last_step > 0) {
     draw_loss_curve(options_.output / "metrics.jsonl", options_.output / "loss.png");
   }

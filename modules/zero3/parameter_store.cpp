@@ -3,6 +3,7 @@
 #include <type_traits>
 
 #include "base/contract.hpp"
+#include "base/phase_timer.hpp"
 #include "kernel/rows.hpp"
 
 namespace tessera::zero3 {
@@ -29,6 +30,7 @@ ParameterStore<T>::ParameterStore(std::vector<UnitSpec> specs, GradientTransport
 template <class T>
 void ParameterStore<T>::prefetch(std::size_t unit_idx) {
   if (gathered_[unit_idx]) return;
+  const TimedPhase timed(StepPhase::gather);
   const Unit& unit = units_[unit_idx];
   const FlatLayout& layout = unit.layout();
   Gathered& gathered = gathered_[unit_idx].emplace();
@@ -53,6 +55,7 @@ void ParameterStore<T>::prefetch(std::size_t unit_idx) {
 template <class T>
 const T* ParameterStore<T>::gather(std::size_t unit_idx) {
   prefetch(unit_idx);
+  const TimedPhase timed(StepPhase::gather_wait);
   gathered_[unit_idx]->request.wait();
   return gathered_[unit_idx]->data;
 }
@@ -69,6 +72,7 @@ float* ParameterStore<T>::gradient(std::size_t unit_idx) {
   const Unit& unit = units_[unit_idx];
   if (unit.group().size() == 1) return unit.gradient().data();
   if (!gradients_[unit_idx]) {
+    const TimedPhase timed(StepPhase::reduce_scatter);
     const std::int64_t size = unit.layout().flat_size();
     gradients_[unit_idx] = pool_.borrow(size * std::int64_t{sizeof(float)});
     Kokkos::deep_copy(
@@ -81,6 +85,7 @@ template <class T>
 void ParameterStore<T>::reduce(std::size_t unit_idx) {
   const Unit& unit = units_[unit_idx];
   if (unit.group().size() == 1) return;  // gradient() handed out the shard itself
+  const TimedPhase timed(StepPhase::reduce_scatter);
   const std::int64_t flat_size = unit.layout().flat_size(), shard_size = unit.layout().shard_size();
   float* whole = gradient(unit_idx);
   while (reductions_.size() >= max_reductions_in_flight) finish_oldest_reduction();
@@ -111,9 +116,11 @@ void ParameterStore<T>::reduce(std::size_t unit_idx) {
 
 template <class T>
 void ParameterStore<T>::finish_oldest_reduction() {
+  TimedPhase timed(StepPhase::reduce_scatter_wait);
   Reduction reduction = std::move(reductions_.front());
   reductions_.pop_front();
   reduction.request.wait();
+  timed.next(StepPhase::reduce_scatter);
   const Unit& unit = units_[reduction.unit_idx];
   const std::int64_t size = unit.layout().shard_size();
   if (transport_ == GradientTransport::bf16) {

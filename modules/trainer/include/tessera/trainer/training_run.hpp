@@ -49,6 +49,7 @@ struct TrainingOptions {
   Verify verify = Verify::yes;             ///< after the load
   std::filesystem::path export_directory;  ///< Hugging Face directory written at the end, or empty
   checkpoint::ExportOptions export_options;
+  bool profile = false;  ///< time the phases of the steps; profile.json and trace.json at the end
 };
 
 /// Where a run that starts after `done` steps ends: num_steps, or, if that has been reached

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+// What `tessera bench` measures, in parts: the machine, the kernels of a step, and what is made of
+// both.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/dtype.hpp"
+#include "comm/process_grid.hpp"
+#include "tessera/model/config.hpp"
+#include "tessera/trainer/step_profile.hpp"
+
+namespace tessera::apps {
+
+using trainer::OverRanks;
+
+/// What this rank's machine reaches, measured while all ranks measure the same; the roofs of the
+/// kernels.
+struct Roofs {
+  double f32_product = 0.0;   ///< [FLOP/s] the best that oneDNN reaches on large squares
+  double bf16_product = 0.0;  ///< likewise, f32 sums
+  double memory = 0.0;        ///< [B/s] triad out of caches
+  double message = 0.0;  ///< [B/s] large messages between two ranks, mean over pairs; 0: one rank
+
+  double product(Dtype dtype) const { return dtype == Dtype::bf16 ? bf16_product : f32_product; }
+};
+
+/// A line of the machine's table.
+struct MachineRow {
+  std::string name;
+  std::string unit;
+  OverRanks value;
+};
+
+struct MachineReport {
+  Roofs roofs;  ///< of this rank
+  std::vector<MachineRow> rows;
+};
+
+/// Arithmetic, memory and messages. collective over world.
+MachineReport measure_machine(const comm::Communicator& world, int num_repeats);
+
+/// Reads `file`, or a temporary one if that is empty: all ranks together, each its part. On several
+/// nodes the directory of temporary files must be shared. collective over world; errors are agreed.
+std::vector<MachineRow> measure_file(const comm::Communicator& world,
+                                     const std::filesystem::path& file);
+
+/// What a kernel has to do on this rank at least: each array moved once.
+struct Work {
+  double flops = 0.0;
+  double memory_bytes = 0.0;
+  double message_bytes = 0.0;
+};
+
+struct KernelRow {
+  std::string name;
+  OverRanks ms;              ///< median of the repeats
+  OverRanks rate;            ///< in `unit`
+  std::string unit;          ///< GFLOP/s or GB/s: of what binds
+  std::string roof;          ///< what binds: "product", "memory" or "message"
+  double share = 0.0;        ///< of that roof, mean over ranks; 0: no work is known
+  double share_of_step = 0;  ///< of the phases of a step only
+};
+
+/// Time and work of this rank as a row. collective over world.
+KernelRow make_row(const comm::Communicator& world, const std::string& name, double seconds,
+                   const Work& work, const Roofs& roofs, Dtype dtype);
+
+struct BenchShape {
+  model::ModelConfig config;
+  Dtype dtype = Dtype::f32;
+  std::int64_t batch = 1;  ///< sequences over all ranks
+  std::int64_t length = 0;
+  int num_repeats = 5;
+
+  std::int64_t element_bytes() const { return dtype == Dtype::bf16 ? 2 : 4; }
+};
+
+/// Median time of `body` [s] on this rank, which starts with the others each time. collective over
+/// world.
+double median_seconds(const comm::Communicator& world, int num_repeats,
+                      const std::function<void()>& body);
+
+/// Each kernel of a step alone, with equally loaded experts. collective over grid.world().
+std::vector<KernelRow> measure_kernels(const comm::ProcessGrid& grid, const BenchShape& shape,
+                                       const Roofs& roofs);
+
+/// The phases of a step against the roofs, and the step itself as the last row. collective over
+/// grid.world().
+std::vector<KernelRow> measure_step(const comm::ProcessGrid& grid, const BenchShape& shape,
+                                    const Roofs& roofs);
+
+// The work of one rank in one call, by the shapes alone. `tokens`: of this rank.
+Work expert_work(const model::ModelConfig& config, std::int64_t tokens, int expert_ranks,
+                 std::int64_t element_bytes, bool backward);
+Work attention_work(const model::ModelConfig& config, std::int64_t sequences, std::int64_t length,
+                    std::int64_t window, std::int64_t element_bytes, bool backward);
+Work head_work(const model::ModelConfig& config, std::int64_t tokens, std::int64_t element_bytes);
+Work adamw_work(std::int64_t num_parameters);
+/// Products with the projections of all layers, experts aside, whose names contain `part`; forward.
+double projection_flops(const model::ModelConfig& config, std::int64_t tokens,
+                        std::string_view part);
+/// All products of forward and backward.
+double step_flops(const model::ModelConfig& config, std::int64_t sequences, std::int64_t length);
+
+std::string machine_table(const std::vector<MachineRow>& rows);
+std::string kernel_table(const std::string& title, const std::vector<KernelRow>& rows);
+std::string bench_json(const std::string& description, const BenchShape& shape, int num_ranks,
+                       const std::vector<MachineRow>& machine,
+                       const std::vector<KernelRow>& kernels, const std::vector<KernelRow>& step);
+
+}  // namespace tessera::apps

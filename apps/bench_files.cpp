@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+// How fast the ranks together read one file, each its own part.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+
+#include "base/block_distribution.hpp"
+#include "base/error.hpp"
+#include "bench.hpp"
+#include "comm/agree.hpp"
+
+namespace tessera::apps {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::int64_t temporary_bytes = std::int64_t{64} << 20;
+constexpr std::int64_t largest_read = std::int64_t{1} << 30;  ///< of a given file, its beginning
+constexpr std::size_t piece_bytes = 4 << 20;
+
+/// A file descriptor that closes itself.
+struct Descriptor {
+  int number = -1;
+  Descriptor(const fs::path& path, int flags) : number(::open(path.c_str(), flags, 0600)) {
+    if (number < 0) {
+      fail(ErrorKind::file, "cannot open {}: {}", path.string(), std::strerror(errno));
+    }
+  }
+  ~Descriptor() { ::close(number); }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+};
+
+void write_temporary(const fs::path& path) {
+  const Descriptor file(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC);
+  const std::vector<char> piece(piece_bytes, 'x');
+  for (std::int64_t done = 0; done < temporary_bytes; done += piece_bytes) {
+    if (::pwrite(file.number, piece.data(), piece.size(), done) !=
+        static_cast<ssize_t>(piece.size())) {
+      fail(ErrorKind::file, "cannot write {}: {}", path.string(), std::strerror(errno));
+    }
+  }
+  ::fsync(file.number);
+}
+
+/// Reads [begin, end); returns the seconds.
+double read_part(const fs::path& path, std::int64_t begin, std::int64_t end, bool forgets_first) {
+  const Descriptor file(path, O_RDONLY | O_CLOEXEC);
+  if (forgets_first) ::posix_fadvise(file.number, begin, end - begin, POSIX_FADV_DONTNEED);
+  std::vector<char> piece(piece_bytes);
+  const auto start = std::chrono::steady_clock::now();
+  while (begin < end) {
+    const auto wanted = static_cast<std::size_t>(
+        std::min<std::int64_t>(end - begin, static_cast<std::int64_t>(piece.size())));
+    const ssize_t count = ::pread(file.number, piece.data(), wanted, begin);
+    if (count <= 0)
+      fail(ErrorKind::file, "cannot read {}: {}", path.string(), std::strerror(errno));
+    begin += count;
+  }
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+/// GB/s of all ranks together.
+double read_rate(const comm::Communicator& world, const fs::path& path, bool forgets_first) {
+  const auto size = comm::agreed(world, "look at the file", [&] {
+    return std::min(static_cast<std::int64_t>(fs::file_size(path)), largest_read);
+  });
+  const BlockDistribution parts{size, world.size()};
+  const double seconds = comm::agreed(world, "read the file", [&] {
+    return read_part(path, parts.begin(world.rank()), parts.end(world.rank()), forgets_first);
+  });
+  const double slowest = world.all_reduce_value("reading", seconds, comm::ReduceOp::max);
+  return slowest > 0.0 ? static_cast<double>(size) / slowest / 1e9 : 0.0;
+}
+
+}  // namespace
+
+std::vector<MachineRow> measure_file(const comm::Communicator& world, const fs::path& file) {
+  fs::path path = file;
+  if (file.empty()) {
+    const auto made = fs::temp_directory_path() / fmt::format("tessera-bench-{}", ::getpid());
+    path = world.broadcast_string("temporary file", made.string(), 0);
+    comm::agreed(world, "write the temporary file", [&] {
+      if (world.rank() == 0) write_temporary(path);
+    });
+  }
+  std::vector<MachineRow> rows;
+  const auto add = [&](const char* name, double rate) {
+    rows.push_back({name, "GB/s", {rate, rate, rate}});
+  };
+  std::exception_ptr error;
+  try {
+    add("file read, dropped from the cache before", read_rate(world, path, true));
+    add("file read, again", read_rate(world, path, false));
+  } catch (...) {
+    error = std::current_exception();
+  }
+  if (file.empty() && world.rank() == 0) ::unlink(path.c_str());
+  if (error) std::rethrow_exception(error);
+  return rows;
+}
+
+}  // namespace tessera::apps

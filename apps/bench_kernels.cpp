@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+// Each kernel of a step alone, on the shapes that one rank has in it.
+#include <algorithm>
+#include <chrono>
+#include <set>
+
+#include "base/block_distribution.hpp"
+#include "bench.hpp"
+#include "kernel/attention.hpp"
+#include "kernel/optimizer.hpp"
+#include "kernel/rms_norm.hpp"
+#include "kernel/swiglu.hpp"
+#include "tessera/model/loss_head.hpp"
+#include "tessera/model/parameter_units.hpp"
+#include "tessera/moe/expert.hpp"
+#include "tessera/trainer/model_state.hpp"
+
+namespace tessera::apps {
+namespace {
+
+using kernel::new_matrix;
+using kernel::new_vector;
+
+/// Everything but what a kernel itself needs.
+template <class T>
+class KernelBench {
+ public:
+  KernelBench(const comm::ProcessGrid& grid, const BenchShape& shape, const Roofs& roofs)
+      : grid_(grid), shape_(shape), config_(shape.config), roofs_(roofs) {
+    sequences_ = BlockDistribution{shape.batch, grid.world().size()}.count(grid.world().rank());
+    tokens_ = sequences_ * shape.length;
+  }
+
+  std::vector<KernelRow> run() {
+    if (config_.num_experts > 0) experts();
+    attention();
+    norm();
+    activation();
+    head();
+    optimizer();
+    return std::move(rows_);
+  }
+
+  void communication(std::vector<KernelRow>& rows) {
+    auto store = trainer::make_store<T>(grid_, config_);
+    const model::UnitIndex units(config_);
+    traffic(store, units.dense(0), "dense layer");
+    if (config_.layer_has_experts.front()) traffic(store, units.expert(0), "experts of a layer");
+    std::move(rows_.begin(), rows_.end(), std::back_inserter(rows));
+  }
+
+ private:
+  void time(const std::string& name, const Work& work, const std::function<void()>& body) {
+    const double seconds = median_seconds(grid_.world(), shape_.num_repeats, body);
+    rows_.push_back(make_row(grid_.world(), name, seconds, work, roofs_, shape_.dtype));
+  }
+  static double bytes(std::int64_t elements, double per_element) {
+    return static_cast<double>(elements) * per_element;
+  }
+
+  void experts();
+  void attention();
+  void attention(std::int64_t window);
+  void norm();
+  void activation();
+  void head();
+  void optimizer();
+  void traffic(zero3::ParameterStore<T>& store, std::size_t unit, const std::string& name);
+
+  static constexpr double element = sizeof(T);
+  kernel::Execution execution_;
+  const comm::ProcessGrid& grid_;
+  const BenchShape& shape_;
+  const model::ModelConfig& config_;
+  const Roofs& roofs_;
+  std::int64_t sequences_ = 0;
+  std::int64_t tokens_ = 0;  ///< of this rank
+  std::vector<KernelRow> rows_;
+};
+
+/// As many rows as this rank's tokens choose, dealt to the local experts alike.
+template <class T>
+void KernelBench<T>::experts() {
+  const int num_ranks = grid_.expert().size();
+  const BlockDistribution blocks{config_.num_experts, num_ranks};
+  const std::int64_t local = blocks.count(grid_.expert().rank());
+  if (blocks.count(num_ranks - 1) == 0) return;  // a rank without experts has nothing to time
+  const std::int64_t h = config_.hidden_size, i = config_.intermediate_size;
+  const std::int64_t num_rows = tokens_ * config_.router.options.top_k;
+  const BlockDistribution dealt{num_rows, local};
+  std::vector<std::int64_t> offset;
+  for (std::int64_t e = 0; e <= local; ++e) offset.push_back(dealt.begin(e));
+  const kernel::Matrix<T> gate_up("gate_up", local * 2 * i, h), down("down", local * h, i);
+  const kernel::Matrix<float> dgate_up("dgate_up", local * 2 * i, h), ddown("ddown", local * h, i);
+  moe::ExpertWeights<T> weights;
+  weights.local_experts = local, weights.hidden_size = h, weights.intermediate_size = i;
+  weights.gate_up = gate_up.data(), weights.down = down.data();
+  weights.activation.kind = config_.activation;
+  const kernel::Matrix<T> rows("rows", num_rows, h);
+  moe::ExpertSaved<T> saved;
+  const auto work = [&](bool backward) {
+    return expert_work(config_, tokens_, num_ranks, sizeof(T), backward);
+  };
+  time("expert forward", work(false), [&] {
+    moe::expert_forward<T>(execution_, weights, offset, kernel::Vector<std::int32_t>(), rows,
+                           saved);
+  });
+  time("expert backward", work(true), [&] {
+    moe::expert_backward<T>(execution_, weights, offset, saved, rows,
+                            {dgate_up.data(), nullptr, ddown.data(), nullptr});
+  });
+}
+
+template <class T>
+void KernelBench<T>::attention() {
+  for (const std::int64_t window :
+       std::set<std::int64_t>(config_.layer_window.begin(), config_.layer_window.end())) {
+    attention(window);
+  }
+}
+
+template <class T>
+void KernelBench<T>::attention(std::int64_t window) {
+  kernel::AttentionShape s;
+  s.sequences = sequences_, s.length = shape_.length, s.window = window;
+  s.query_heads = config_.num_heads, s.kv_heads = config_.num_kv_heads;
+  s.head_size = config_.head_size, s.value_size = config_.value_size;
+  s.scale = static_cast<float>(config_.attention_scale);
+  const std::int64_t q_size = tokens_ * s.query_heads * s.head_size;
+  const std::int64_t k_size = tokens_ * s.kv_heads * s.head_size;
+  const std::int64_t v_size = tokens_ * s.kv_heads * s.value_size;
+  const std::int64_t out_size = tokens_ * s.query_heads * s.value_size;
+  const kernel::Vector<T> q("q", q_size), k("k", k_size), v("v", v_size), dout("dout", out_size);
+  const kernel::Vector<float> out("out", out_size), lse("lse", tokens_ * s.query_heads);
+  const kernel::Vector<float> dq("dq", q_size), dk("dk", k_size), dv("dv", v_size);
+  const std::string ending = window > 0 ? fmt::format(", window {}", window) : "";
+  const auto work = [&](bool backward) {
+    return attention_work(config_, sequences_, shape_.length, window, sizeof(T), backward);
+  };
+  time("attention forward" + ending, work(false), [&] {
+    kernel::attention_forward<T>(execution_, s, q.data(), k.data(), v.data(), nullptr, out.data(),
+                                 lse.data());
+  });
+  time("attention backward" + ending, work(true), [&] {
+    kernel::attention_backward<T>(execution_, s, q.data(), k.data(), v.data(), nullptr, out.data(),
+                                  lse.data(), dout.data(), dq.data(), dk.data(), dv.data(),
+                                  nullptr);
+  });
+}
+
+template <class T>
+void KernelBench<T>::norm() {
+  const std::int64_t h = config_.hidden_size, size = tokens_ * h;
+  const kernel::Matrix<float> x("x", tokens_, h), dy("dy", tokens_, h), dx("dx", tokens_, h);
+  const kernel::Matrix<T> y("y", tokens_, h);
+  const kernel::Vector<T> weight("weight", h);
+  const kernel::Vector<float> rstd("rstd", tokens_), dweight("dweight", h);
+  time("rms_norm forward", {0.0, bytes(size, 4.0 + element), 0.0},
+       [&] { kernel::rms_norm_forward<T, T>(execution_, x, weight, 1e-5f, y, rstd); });
+  time("rms_norm backward", {0.0, bytes(size, 16.0), 0.0},
+       [&] { kernel::rms_norm_backward<T>(execution_, dy, x, weight, rstd, dx, dweight); });
+}
+
+template <class T>
+void KernelBench<T>::activation() {
+  const bool has_experts = config_.num_experts > 0;
+  const std::int64_t i = has_experts ? config_.intermediate_size : config_.dense_intermediate_size;
+  const std::int64_t n = has_experts ? tokens_ * config_.router.options.top_k : tokens_;
+  const kernel::Matrix<float> hidden("hidden", n, 2 * i), dactivated("dactivated", n, i);
+  const kernel::Matrix<T> activated("activated", n, i), dhidden("dhidden", n, 2 * i);
+  const kernel::Swiglu options{config_.activation, static_cast<float>(config_.swiglu_alpha),
+                               static_cast<float>(config_.swiglu_limit)};
+  time("swiglu forward", {0.0, bytes(n * i, 8.0 + element), 0.0}, [&] {
+    kernel::swiglu_forward<T>(execution_, options, kernel::Vector<std::int32_t>(),
+                              kernel::Matrix<const T>(), hidden, activated);
+  });
+  time("swiglu backward", {0.0, bytes(n * i, 12.0 + 2.0 * element), 0.0},
+       [&] { kernel::swiglu_backward<T>(execution_, options, hidden, dactivated, dhidden); });
+}
+
+template <class T>
+void KernelBench<T>::head() {
+  const std::int64_t h = config_.hidden_size, v = config_.vocab_size;
+  const kernel::Matrix<float> x("x", tokens_, h), dx("dx", tokens_, h), dvocabulary("dv", v, h);
+  const kernel::Matrix<T> vocabulary("vocabulary", v, h);
+  const kernel::Vector<T> weight("norm", h);
+  const kernel::Vector<float> dweight("dnorm", h);
+  const std::vector<std::int64_t> zeros(static_cast<std::size_t>(tokens_), 0);
+  const model::Batch batch = model::make_batch(sequences_, shape_.length, zeros, zeros, v);
+  const model::HeadGradients gradients{dweight, dvocabulary};
+  time("head: vocabulary product, loss, gradient", head_work(config_, tokens_, sizeof(T)), [&] {
+    model::loss_head<T>(execution_, config_, {weight, vocabulary}, batch, x, 1.0, &gradients, dx,
+                        nullptr);
+  });
+}
+
+/// On as many parameters as this rank owns, 64 Mi at most.
+template <class T>
+void KernelBench<T>::optimizer() {
+  const std::int64_t n = std::min<std::int64_t>(
+      std::max<std::int64_t>(num_parameters(config_) / grid_.world().size(), 1), 1 << 26);
+  const kernel::Vector<float> gradient("g", n), parameter("p", n), m("m", n), v("v", n);
+  time("adamw", adamw_work(n),
+       [&] { kernel::adamw(execution_, kernel::AdamwStep(), gradient, parameter, m, v); });
+}
+
+/// Shards to whole unit and back, with nothing to hide behind.
+template <class T>
+void KernelBench<T>::traffic(zero3::ParameterStore<T>& store, std::size_t unit,
+                             const std::string& name) {
+  const zero3::FlatLayout& layout = store.unit(unit).layout();
+  const std::int64_t whole = layout.flat_size(), shard = layout.shard_size();
+  if (store.unit(unit).group().size() == 1) return;  // nothing travels
+  time("gather, " + name,
+       {0.0, bytes(shard, 4.0) + bytes(whole, element), bytes(whole - shard, element)}, [&] {
+         store.gather(unit);
+         store.release(unit);
+       });
+  time("reduce-scatter, " + name,
+       {0.0, bytes(whole, 8.0) + bytes(shard, 8.0), bytes(whole - shard, 4.0)}, [&] {
+         store.gradient(unit);
+         store.reduce(unit);
+         store.finish_reductions();
+       });
+}
+
+template <class T>
+std::vector<KernelRow> run(const comm::ProcessGrid& grid, const BenchShape& shape,
+                           const Roofs& roofs) {
+  KernelBench<T> bench(grid, shape, roofs);
+  std::vector<KernelRow> rows = bench.run();
+  bench.communication(rows);
+  return rows;
+}
+
+}  // namespace
+
+double median_seconds(const comm::Communicator& world, int num_repeats,
+                      const std::function<void()>& body) {
+  std::vector<double> seconds;
+  for (int i = -1; i < num_repeats; ++i) {  // the first one allocates and compiles
+    Kokkos::fence();
+    world.barrier("start of a repeat");
+    const auto start = std::chrono::steady_clock::now();
+    body();
+    Kokkos::fence();
+    if (i < 0) continue;
+    seconds.push_back(
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  std::nth_element(seconds.begin(), seconds.begin() + num_repeats / 2, seconds.end());
+  return seconds[static_cast<std::size_t>(num_repeats / 2)];
+}
+
+std::vector<KernelRow> measure_kernels(const comm::ProcessGrid& grid, const BenchShape& shape,
+                                       const Roofs& roofs) {
+  return shape.dtype == Dtype::bf16 ? run<bf16>(grid, shape, roofs)
+                                    : run<float>(grid, shape, roofs);
+}
+
+}  // namespace tessera::apps

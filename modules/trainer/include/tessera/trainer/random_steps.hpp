@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+// Training steps of a model with random weights on random tokens: what they cost depends on its
+// shape alone, so that no checkpoint is read.
+#pragma once
+
+#include "base/dtype.hpp"
+#include "comm/process_grid.hpp"
+#include "tessera/model/config.hpp"
+#include "tessera/trainer/step_profile.hpp"
+
+namespace tessera::trainer {
+
+struct RandomSteps {
+  Dtype dtype = Dtype::f32;  ///< of the arithmetic: f32 or bf16
+  std::int64_t batch = 1;    ///< sequences over all ranks
+  std::int64_t length = 0;   ///< positions of each
+  std::int64_t num_steps = 1;
+};
+
+/// Full steps with AdamW and clipping; one more goes before, and is not counted. collective over
+/// grid.world().
+StepProfile profile_random_steps(const comm::ProcessGrid& grid, const model::ModelConfig& config,
+                                 const RandomSteps& options);
+
+}  // namespace tessera::trainer
