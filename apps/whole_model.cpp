@@ -40,12 +40,11 @@ std::string range_text(const std::vector<CopyPlan>& plans, std::int64_t CopyPlan
 }
 
 void print_ranks(const WholeModel& whole, int num_ranks) {
-  std::vector<CopyPlan> plans;
+  std::vector<CopyPlan> plans = plan_copy(whole.source(), whole.stored, num_ranks);
   double total = 0.0;
-  for (int rank = 0; rank < num_ranks; ++rank) {
-    plans.push_back(plan_copy(whole.source(), whole.stored, num_ranks, rank));
-    plans.back().memory_bytes += writing_buffer_bytes;
-    total += static_cast<double>(plans.back().read_bytes);
+  for (CopyPlan& plan : plans) {
+    plan.memory_bytes += writing_buffer_bytes;
+    total += static_cast<double>(plan.read_bytes);
   }
   fmt::print("\nreads       {} by {} ranks, {} on each\n", format_bytes(total), num_ranks,
              range_text(plans, &CopyPlan::read_bytes));

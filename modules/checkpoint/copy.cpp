@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <map>
 
 #include "base/error.hpp"
 #include "batches.hpp"
@@ -108,22 +107,28 @@ CopyReport copy_parameters(const comm::ProcessGrid& grid, Source& source,
   return report;
 }
 
-CopyPlan plan_copy(const Source& source, std::span<const Parameter> parameters, int num_ranks,
-                   int rank) {
-  std::map<std::string, double> bytes_per_element;
+std::vector<CopyPlan> plan_copy(const Source& source, std::span<const Parameter> parameters,
+                                int num_ranks) {
+  std::vector<double> bytes_per_element;
   for (const Parameter& parameter : parameters)
-    bytes_per_element[parameter.name] = double(source.stored_bytes(parameter)) /
-                                        double(std::max<std::int64_t>(parameter.size(), 1));
-  double read_bytes = 0.0;
-  std::int64_t largest_shard = 0;
-  for (const Batch& batch : plan_batches(parameters, num_ranks, rank)) {
-    for (const Slice& slice : batch.slices)
-      read_bytes += bytes_per_element.at(slice.parameter->name) * double(slice.size());
-    largest_shard = std::max(largest_shard, batch.shard_size);
+    bytes_per_element.push_back(double(source.stored_bytes(parameter)) /
+                                double(std::max<std::int64_t>(parameter.size(), 1)));
+  std::vector<CopyPlan> plans;
+  for (int rank = 0; rank < num_ranks; ++rank) {
+    double read_bytes = 0.0;
+    std::int64_t largest_shard = 0;
+    for (const Batch& batch : plan_batches(parameters, num_ranks, rank)) {
+      for (const Slice& slice : batch.slices)
+        read_bytes += bytes_per_element[std::size_t(slice.parameter - parameters.data())] *
+                      double(slice.size());
+      largest_shard = std::max(largest_shard, batch.shard_size);
+    }
+    const std::int64_t shard_bytes = largest_shard * std::int64_t(sizeof(float));
+    plans.push_back(
+        {std::llround(read_bytes),
+         shard_bytes + shard_bytes / mxfp4_block_elements / 4 + LoadOptions{}.buffer_bytes});
   }
-  const std::int64_t shard_bytes = largest_shard * std::int64_t(sizeof(float));
-  return {std::llround(read_bytes),
-          shard_bytes + shard_bytes / mxfp4_block_elements / 4 + LoadOptions{}.buffer_bytes};
+  return plans;
 }
 
 }  // namespace tessera::checkpoint

@@ -39,12 +39,13 @@ CopyReport copy_parameters(const comm::ProcessGrid& grid, Source& source,
                            std::span<const Parameter> parameters, const PortionConsumer& consumer,
                            bool verify, const CopyProgress& progress = {});
 
-/// What copy_parameters() would do on one of `num_ranks` ranks, from headers alone.
+/// What copy_parameters() would do on one rank.
 struct CopyPlan {
   std::int64_t read_bytes = 0;    ///< from files (tensors that are exchanged: about)
   std::int64_t memory_bytes = 0;  ///< the largest portion, its scales and the reading buffer
 };
-CopyPlan plan_copy(const Source& source, std::span<const Parameter> parameters, int num_ranks,
-                   int rank);
+/// Of each of `num_ranks` ranks, from headers alone. local.
+std::vector<CopyPlan> plan_copy(const Source& source, std::span<const Parameter> parameters,
+                                int num_ranks);
 
 }  // namespace tessera::checkpoint
