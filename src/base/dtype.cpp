@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/dtype.hpp"
 
+#include <bit>
 #include <cmath>
 
 namespace tessera {
@@ -40,14 +41,21 @@ float f16_to_float(std::uint16_t bits) {
   const int mantissa = bits & 0x3ff;
   const float sign = (bits & 0x8000) != 0 ? -1.0f : 1.0f;
   if (exponent == 0) return sign * std::ldexp(static_cast<float>(mantissa), -24);
-  if (exponent == 31) return mantissa == 0 ? sign * INFINITY : NAN;
+  if (exponent == 31) {  // infinity, or a NaN that keeps its payload
+    const std::uint32_t sign_bit = static_cast<std::uint32_t>(bits & 0x8000) << 16;
+    return std::bit_cast<float>(sign_bit | 0x7f800000u |
+                                (static_cast<std::uint32_t>(mantissa) << 13));
+  }
   return sign * std::ldexp(static_cast<float>(mantissa + 1024), exponent - 25);
 }
 
 std::uint16_t float_to_f16(float value) {
   const std::uint16_t sign = std::signbit(value) ? 0x8000 : 0;
   const float magnitude = std::fabs(value);
-  if (std::isnan(value)) return sign | 0x7e00;
+  if (std::isnan(value)) {
+    const std::uint32_t payload = (std::bit_cast<std::uint32_t>(value) & 0x7fffffu) >> 13;
+    return static_cast<std::uint16_t>(sign | 0x7c00 | (payload != 0 ? payload : 0x200u));
+  }
   if (magnitude >= 65520.0f) return sign | 0x7c00;
   // Below 2^-14 the step is 2^-24; above, 2^(exponent - 10). rint rounds to even.
   const int exponent = magnitude < 0x1p-14f ? -14 : std::ilogb(magnitude);

@@ -26,7 +26,9 @@ struct bf16 {
     memcpy(&u, &value, sizeof u);
     const bool is_nan = (u & 0x7fffffffu) > 0x7f800000u;
     const std::uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-    bits = static_cast<std::uint16_t>(is_nan ? ((u >> 16) | 0x40u) : rounded);
+    // A NaN keeps its upper payload; one that has none there must not become infinity.
+    const std::uint32_t nan = (u >> 16) | ((u & 0x7f0000u) != 0 ? 0u : 0x40u);
+    bits = static_cast<std::uint16_t>(is_nan ? nan : rounded);
   }
   TESSERA_HOST_DEVICE operator float() const {  // NOLINT(google-explicit-constructor)
     const std::uint32_t u = static_cast<std::uint32_t>(bits) << 16;

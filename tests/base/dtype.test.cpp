@@ -26,11 +26,11 @@ std::uint16_t rounded_by_definition(float value) {
 
 }  // namespace
 
-TEST_CASE("every bf16 that is not NaN survives the way to float and back") {
+TEST_CASE("every bf16 and every f16 survives the way to float and back, NaN's payload included") {
   int num_wrong = 0;
   for (std::uint32_t bits = 0; bits < 0x10000; ++bits) {
-    const float value = from_bits(bits << 16);
-    if (!std::isnan(value) && bf16(value).bits != bits) ++num_wrong;
+    if (bf16(from_bits(bits << 16)).bits != bits) ++num_wrong;
+    if (float_to_f16(f16_to_float(static_cast<std::uint16_t>(bits))) != bits) ++num_wrong;
   }
   CHECK(num_wrong == 0);
 }
@@ -60,6 +60,34 @@ TEST_CASE("every NaN stays NaN in bf16") {
   for (const std::uint32_t bits :
        {0x7fc00000u, 0x7f800001u, 0x7fffffffu, 0xff800001u, 0xffffffffu}) {
     CHECK(std::isnan(static_cast<float>(bf16(from_bits(bits)))));
+  }
+}
+
+TEST_CASE("float to f16 rounds to the nearest, half way to even, and overflows to infinity") {
+  CHECK(float_to_f16(1.0f + 0x1p-11f) == 0x3c00);
+  CHECK(float_to_f16(1.0f + 0x3p-11f) == 0x3c02);
+  CHECK(float_to_f16(std::nextafter(1.0f + 0x1p-11f, 2.0f)) == 0x3c01);
+  CHECK(float_to_f16(std::nextafter(2.0f, 0.0f)) == 0x4000);  // a carry into the exponent
+  CHECK(float_to_f16(0x1p-25f) == 0x0000);                    // half of the smallest, to even
+  CHECK(float_to_f16(-0x3p-25f) == 0x8002);
+  CHECK(float_to_f16(std::nextafter(0x1p-14f, 0.0f)) == 0x0400);  // subnormal to normal
+  CHECK(float_to_f16(65519.0f) == 0x7bff);
+  CHECK(float_to_f16(-65520.0f) == 0xfc00);
+  CHECK(float_to_f16(from_bits(0x7f800001)) == 0x7e00);  // no payload is left, still NaN
+}
+
+TEST_CASE("F8_E4M3 is read by its definition") {
+  for (std::uint32_t bits = 0; bits < 0x100; ++bits) {
+    const float value = f8_e4m3_to_float(static_cast<std::uint8_t>(bits));
+    const int exponent = static_cast<int>(bits >> 3 & 15), mantissa = static_cast<int>(bits & 7);
+    if ((bits & 0x7f) == 0x7f) {
+      CHECK(std::isnan(value));
+      continue;
+    }
+    const double magnitude =
+        exponent == 0 ? mantissa / 512.0 : (1.0 + mantissa / 8.0) * std::pow(2.0, exponent - 7);
+    CHECK(std::fabs(value) == magnitude);
+    CHECK(std::signbit(value) == (bits >= 0x80));
   }
 }
 
