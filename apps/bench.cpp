@@ -110,8 +110,10 @@ fs::path weights_file(const BenchOptions& options) {
   }
   std::uintmax_t size = 0;
   for (fs::directory_iterator it(options.model, ignored), end; it != end; it.increment(ignored)) {
-    if (it->path().extension() != ".safetensors" || it->file_size(ignored) <= size) continue;
-    size = it->file_size(ignored);
+    std::error_code error;
+    const std::uintmax_t bytes = it->file_size(error);
+    if (it->path().extension() != ".safetensors" || error || bytes <= size) continue;
+    size = bytes;
     best = it->path();
   }
   return best;
@@ -175,7 +177,8 @@ int run(const BenchOptions& options) {
   print_once(world,
              "min, mean, max: over ranks. Roofs: product = best oneDNN square of the same type, "
              "memory = triad of\nall ranks at once, message = pairs of ranks; the one shown needs "
-             "longest for the work.");
+             "longest for the work.\n"
+             "More than 100% of memory: the arrays stay in caches.");
   write_json(world, options.json,
              bench_json(description, shape, world.size(), machine.rows, kernels, step));
   return 0;
