@@ -123,6 +123,7 @@ template <class T>
 LoadReport load_parameters(const comm::ProcessGrid& grid, ModelSource& model,
                            zero3::ParameterStore<T>& store, const checkpoint::LoadOptions& options,
                            Verify verify) {
+  require_tied(grid, model);
   checkpoint::FingerprintTable read;
   checkpoint::LoadOptions load = options;
   load.scales = &model.scales;

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tensors that the user permits to be missing get first values that no grid changes; others are
-// refused.
+// refused, and so is a tied matrix that repeats nothing.
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <fstream>
+#include <tessera/checkpoint/safetensors.hpp>
 #include <tessera/trainer/model_state.hpp>
 
 #include "base/error.hpp"
@@ -90,6 +92,62 @@ TEST_CASE("Permitted tensors are initialised the same on every grid") {
       CHECK(std::abs(saved.values(layer + "mlp.router.bias")[0]) > 0.0);
     }
     world.barrier("grid done");
+  }
+}
+
+namespace {
+
+/// The golden model as one whose configuration ties the embeddings; `repeats`: whether the output
+/// matrix in the file is that of the embeddings.
+fs::path tied_model(const comm::Communicator& world, const fs::path& directory, bool repeats) {
+  const fs::path golden = fs::path(TESSERA_GOLDEN_DIRECTORY) / "small", path = directory / "tied";
+  if (world.rank() == 0) {
+    fs::create_directories(path);
+    const auto text = [](const fs::path& file) {
+      std::ifstream in(file, std::ios::binary);
+      return std::string{std::istreambuf_iterator<char>(in), {}};
+    };
+    std::string config = text(golden / "config.json"), bytes = text(golden / "model.safetensors");
+    const std::string untied = "\"tie_word_embeddings\": false";
+    config.replace(config.find(untied), untied.size(), "\"tie_word_embeddings\": true");
+    const auto header = checkpoint::read_safetensors_header(golden / "model.safetensors", 0);
+    const auto place_of = [&](const std::string& name) {
+      return std::find_if(header.tensors.begin(), header.tensors.end(),
+                          [&](const auto& tensor) { return tensor.name == name; });
+    };
+    const auto embedding = place_of("model.embed_tokens.weight"), head = place_of("lm_head.weight");
+    if (repeats) {
+      const std::int64_t size_bytes = head->end_bytes - head->begin_bytes;
+      bytes.replace(header.data_offset_bytes + head->begin_bytes, size_bytes, bytes,
+                    header.data_offset_bytes + embedding->begin_bytes, size_bytes);
+    }
+    std::ofstream(path / "config.json") << config;
+    std::ofstream(path / "model.safetensors", std::ios::binary) << bytes;
+  }
+  world.barrier("model written");
+  return path;
+}
+
+}  // namespace
+
+TEST_CASE("An output matrix that is not the embeddings it is tied to is refused, not lost") {
+  const comm::ProcessGrid grid(MPI_COMM_WORLD, {1});
+  const comm::Communicator& world = grid.world();
+  const test::TemporaryDirectory directory(world);
+  for (const bool repeats : {true, false}) {
+    ModelSource model = open_model(world, tied_model(world, directory.path(), repeats), {});
+    auto store = make_store<float>(grid, model.config);
+    std::string text;
+    try {
+      load_parameters(grid, model, store);
+    } catch (const Error& error) {
+      CHECK(error.kind() == ErrorKind::keys);
+      text = error.what();
+    }
+    CHECK_SAME(world, text);
+    CHECK(text.empty() == repeats);
+    if (!repeats) CHECK(text.find("'lm_head.weight' has another content") != std::string::npos);
+    world.barrier("loaded");
   }
 }
 

@@ -42,6 +42,12 @@ ModelSource describe_model(const comm::Communicator& world, const std::filesyste
 ModelSource open_model(const comm::Communicator& world, const std::filesystem::path& path,
                        const checkpoint::KeyOptions& keys);
 
+/// Throws Error::keys naming the tensor where the checkpoint has one that its configuration ties to
+/// the embeddings (lm_head.weight) with other values: transformers would not tie them then, and to
+/// leave it out would lose it. Reads both, if it is there; after open_model(). collective over
+/// grid.world(); errors are agreed.
+void require_tied(const comm::ProcessGrid& grid, ModelSource& model);
+
 /// Units of the model, placed on the grid, with memory for this rank's shards. collective over
 /// world.
 template <class T>
