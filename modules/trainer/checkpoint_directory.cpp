@@ -46,7 +46,8 @@ fs::path read_latest(const fs::path& directory) {
                           named.filename().string(), entry.problem);
   }
   fail(ErrorKind::file,
-       "{} {} (there is nothing to resume from); in it: {}; give a run's output directory or one "
+       "{} {} (a run's directory stands for that checkpoint); in it: {}; give a run's output "
+       "directory or one "
        "of its complete checkpoints",
        directory.string(), problem, describe(list_checkpoints(directory)));
 }
@@ -191,7 +192,7 @@ std::vector<CheckpointEntry> list_checkpoints(const fs::path& directory) {
 }
 
 fs::path resume_path(const comm::Communicator& world, const fs::path& path) {
-  const std::string found = comm::agreed(world, "find the checkpoint to resume from", [&] {
+  const std::string found = comm::agreed(world, "find the latest checkpoint", [&] {
     if (world.rank() != 0) return std::string();
     return fs::is_directory(path) ? read_latest(path).string() : path.string();
   });
