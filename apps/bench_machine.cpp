@@ -16,6 +16,14 @@ namespace {
 
 constexpr double giga = 1e9;
 
+/// The shortest of several times: a roof is what can be reached. collective over world.
+double best_seconds(const comm::Communicator& world, int num_repeats,
+                    const std::function<void()>& body) {
+  double best = median_seconds(world, 1, body);
+  for (int i = 1; i < num_repeats; ++i) best = std::min(best, median_seconds(world, 1, body));
+  return best;
+}
+
 #if defined(__AVX512F__)
 constexpr int lane_bytes = 64;
 #elif defined(__AVX__)
@@ -47,7 +55,7 @@ double multiply_add_rate(const comm::Communicator& world, int num_repeats) {
   constexpr std::int64_t num_rounds = 1 << 22;
   volatile float start = 0.5f, sink = 0.0f;
   const double seconds =
-      median_seconds(world, num_repeats, [&] { sink = multiply_add(num_rounds, start); });
+      best_seconds(world, num_repeats, [&] { sink = multiply_add(num_rounds, start); });
   return 12.0 * 2.0 * (lane_bytes / 4) * static_cast<double>(num_rounds) / seconds;
 }
 
@@ -60,7 +68,7 @@ double product_rate(const comm::Communicator& world, int num_repeats) {
     const kernel::Matrix<T> a("a", n, n), b("b", n, n);
     const kernel::Matrix<float> c("c", n, n);
     const kernel::Matrix<const T> a_in = a, b_in = b;
-    const double seconds = median_seconds(world, num_repeats, [&] {
+    const double seconds = best_seconds(world, num_repeats, [&] {
       kernel::gemm<T, float>(execution, kernel::operand(a_in), kernel::operand(b_in),
                              kernel::operand(c));
     });
@@ -84,15 +92,16 @@ struct Triad {
     const auto x = a, y = b, z = c;
     Kokkos::parallel_for(
         "triad", kernel::Range(execution, 0, static_cast<std::int64_t>(x.extent(0))),
-        KOKKOS_LAMBDA(std::int64_t i) { x(i) = y(i) + 0.5f * z(i); });
+        KOKKOS_LAMBDA(std::int64_t i) { x(i) += y(i) * z(i); });
   }
-  double bytes() const { return 3.0 * 4.0 * static_cast<double>(a.extent(0)); }
+  double bytes() const { return 4.0 * 4.0 * static_cast<double>(a.extent(0)); }
 };
 
-/// STREAM's count: three arrays, without what a store reads first.
+/// Three arrays read and one of them written: unlike a store to memory that was not read, an update
+/// moves no more than it is counted for.
 double triad_rate(const Triad& triad, const comm::Communicator& world, int num_repeats,
                   bool takes_part) {
-  const double seconds = median_seconds(world, num_repeats, [&] {
+  const double seconds = best_seconds(world, num_repeats, [&] {
     if (takes_part) triad.run();
   });
   return triad.bytes() / seconds;
