@@ -79,6 +79,9 @@ void print_text(const VerifyOptions& options, const VerifyReport& report, double
     }
     fmt::print("{}\n", report.differences[i]);
   }
+  if (!report.differences.empty() && !options.other.empty() && !options.is_rounded) {
+    fmt::print("(--rounded compares a trained f32 file with its export in narrower types)\n");
+  }
   const double bytes = static_cast<double>(report.read_bytes);
   fmt::print("fingerprint of the parameters: {}\n", to_string(report.parameters));
   fmt::print("{}: {}; {} tensors, {} fingerprints, {} read in {:.2f} s ({:.2f} GB/s)\n",
@@ -133,12 +136,14 @@ Command add_verify(CLI::App& program) {
                   "Tessera file, Hugging Face directory, or a run's directory")
       ->required()
       ->type_name("CHECKPOINT");
-  app->add_option("other", options->other, "what to compare its parameters with")
-      ->type_name("OTHER");
+  CLI::Option* other =
+      app->add_option("other", options->other, "what to compare its parameters with")
+          ->type_name("OTHER");
   app->add_flag(
-      "--rounded", options->is_rounded,
-      "round CHECKPOINT's values to the element types of OTHER first: a trained f32 file\n"
-      "against its bf16 export");
+         "--rounded", options->is_rounded,
+         "round CHECKPOINT's values to the element types of OTHER first: a trained f32 file\n"
+         "against its bf16 export")
+      ->needs(other);
   app->add_flag("--json", options->as_json, "print JSON");
   add_key_options(*app, options->keys);
   add_wait_options(*app, options->grid);

@@ -63,6 +63,7 @@ WholeModel open_whole_model(const comm::Communicator& world, const std::string& 
 
 checkpoint::CopyReport copy_model(const comm::ProcessGrid& grid, const WholeModel& whole,
                                   const checkpoint::PortionConsumer& consumer, bool verify) {
+  require_tied(grid, whole.model);
   double total_bytes = 0.0;
   for (const Parameter& parameter : whole.stored)
     total_bytes += static_cast<double>(whole.source().stored_bytes(parameter));

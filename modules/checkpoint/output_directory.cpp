@@ -14,6 +14,7 @@
 
 #include "comm/agree.hpp"
 #include "fault.hpp"
+#include "tessera/checkpoint/hugging_face_writer.hpp"
 
 namespace tessera::checkpoint {
 namespace {
@@ -113,6 +114,16 @@ fs::path plain_path(const fs::path& path) {
 }
 
 }  // namespace
+
+void require_export_target(const comm::Communicator& world, const fs::path& directory,
+                           const ExportOptions& options) {
+  comm::agreed(world, "look at the place of the export", [&] {
+    if (world.rank() != 0) return;
+    const fs::path path = plain_path(directory);
+    require_vacant(path, options.overwrite);
+    require_space(path, 0);
+  });
+}
 
 OutputDirectory::OutputDirectory(const comm::Communicator& world, fs::path directory)
     : world_(world), path_(plain_path(directory)), partial_(path_.string() + ".partial") {}

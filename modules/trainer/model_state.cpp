@@ -75,6 +75,18 @@ checkpoint::KeyOptions all_keys(const model::ModelConfig& config, checkpoint::Ke
   return keys;
 }
 
+void warn_of_f64(const checkpoint::Source& source) {
+  std::int64_t count = 0;
+  std::string first;
+  for (const checkpoint::TensorInfo& tensor : source.tensors()) {
+    if (tensor.dtype == Dtype::f64 && count++ == 0) first = tensor.name;
+  }
+  if (count == 0) return;
+  log_warning(
+      "{}: {} tensors are f64 ('{}' and more) and are rounded to f32, Tessera's widest type",
+      source.path().string(), count, first);
+}
+
 /// Whose names the tensors of a directory have; a Tessera file has transformers' always.
 model::Naming naming_of(const ModelSource& model) {
   std::vector<std::string> names;
@@ -105,6 +117,7 @@ ModelSource open_model(const comm::Communicator& world, const std::filesystem::p
   ModelSource model = describe_model(world, path, keys);
   const std::vector<Parameter> parameters = all_parameters(model.units);
   require_keys(*model.source, parameters, model.keys);
+  warn_of_f64(*model.source);
   for (const Parameter& parameter : parameters) {
     if (model.source->has(parameter)) {
       model.origins[parameter.name] = model.source->origin(parameter);

@@ -30,7 +30,7 @@ UnitBytes whole_unit(const zero3::UnitSpec& unit, const zero3::FlatLayout& layou
 }
 
 /// Backward holds two layers' weights (the next one is on its way), the gradients of one and one
-/// more that is being reduced.
+/// more that is being reduced; a tied embedding's gradient lives from the head to the end.
 std::int64_t most_gathered(const std::vector<UnitBytes>& units, const model::UnitIndex& index,
                            const model::ModelConfig& config) {
   const auto layer_sum = [&](std::int64_t layer) {
@@ -42,8 +42,9 @@ std::int64_t most_gathered(const std::vector<UnitBytes>& units, const model::Uni
     return sum;
   };
   const UnitBytes head = units[index.head()], embedding = units[model::UnitIndex::embedding];
-  std::int64_t most = head.weights + head.gradient +
-                      (config.tied_embeddings ? embedding.weights + embedding.gradient : 0);
+  const UnitBytes tied = config.tied_embeddings ? embedding : UnitBytes{};
+  std::int64_t most =
+      head.weights + head.gradient + tied.weights + layer_sum(config.num_layers - 1).weights;
   UnitBytes above = head;
   for (std::int64_t layer = config.num_layers - 1; layer >= 0; --layer) {
     const UnitBytes here = layer_sum(layer);
@@ -51,7 +52,7 @@ std::int64_t most_gathered(const std::vector<UnitBytes>& units, const model::Uni
     most = std::max(most, here.weights + next + here.gradient + above.gradient);
     above = here;
   }
-  return most;
+  return most + tied.gradient;
 }
 
 std::int64_t planned_activations(const comm::ProcessGrid& grid, const ModelSource& model,

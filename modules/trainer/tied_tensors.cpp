@@ -9,7 +9,7 @@ namespace tessera::trainer {
 namespace {
 
 /// This rank's one of equal parts.
-std::vector<float> read_part(const comm::ProcessGrid& grid, ModelSource& model,
+std::vector<float> read_part(const comm::ProcessGrid& grid, const ModelSource& model,
                              const Parameter& parameter) {
   const BlockDistribution parts{parameter.size(), grid.world().size()};
   const std::int64_t rank = grid.world().rank();
@@ -22,7 +22,7 @@ std::vector<float> read_part(const comm::ProcessGrid& grid, ModelSource& model,
 
 }  // namespace
 
-void require_tied(const comm::ProcessGrid& grid, ModelSource& model) {
+void require_tied(const comm::ProcessGrid& grid, const ModelSource& model) {
   const Parameter& repeated = model.units[model::UnitIndex::embedding].parameters.front();
   for (const std::string& name : model.keys.tied) {
     if (model.source->find(name) == nullptr || !model.has(repeated)) continue;

@@ -218,6 +218,10 @@ void Run<T>::finish_profile() {
 
 template <class T>
 TrainingSummary Run<T>::train(const StopRequest& stop) {
+  if (!options_.export_directory.empty()) {
+    checkpoint::require_export_target(grid_.world(), options_.export_directory,
+                                      options_.export_options);
+  }
   data_.validate(grid_.world());
   log_info("{}; {}", grid_.describe(), data_.description());
   load();

@@ -14,6 +14,11 @@
 
 namespace tessera::checkpoint {
 
+/// Throws what HuggingFaceWriter would throw of the place: it is taken, or its parent is missing.
+/// For jobs that export after long work. collective over world; errors are agreed.
+void require_export_target(const comm::Communicator& world, const std::filesystem::path& directory,
+                           const ExportOptions& options);
+
 class HuggingFaceWriter {
  public:
   /// Plans shards and headers, checks free space, creates `directory`.partial with all files at

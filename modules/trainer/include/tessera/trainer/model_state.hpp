@@ -46,7 +46,7 @@ ModelSource open_model(const comm::Communicator& world, const std::filesystem::p
 /// the embeddings (lm_head.weight) with other values: transformers would not tie them then, and to
 /// leave it out would lose it. Reads both, if it is there; after open_model(). collective over
 /// grid.world(); errors are agreed.
-void require_tied(const comm::ProcessGrid& grid, ModelSource& model);
+void require_tied(const comm::ProcessGrid& grid, const ModelSource& model);
 
 /// Units of the model, placed on the grid, with memory for this rank's shards. collective over
 /// world.
