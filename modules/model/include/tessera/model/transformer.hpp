@@ -38,7 +38,8 @@ struct PassResult {
 template <class T>
 class Transformer {
  public:
-  /// The grid and the store must outlive the model.
+  /// The grid and the store must outlive the model. The store is loaded before the first pass,
+  /// which gathers what is not trained (router biases) once and for all.
   Transformer(const comm::ProcessGrid& grid, ModelConfig config, zero3::ParameterStore<T>& store);
 
   const ModelConfig& config() const { return config_; }
