@@ -4,6 +4,7 @@
 
 #define XXH_VECTOR XXH_SCALAR
 #define XXH_INLINE_ALL
+#include <fmt/format.h>
 #include <xxhash.h>
 
 #include <catch2/catch.hpp>
@@ -63,7 +64,7 @@ std::vector<Parameter> expert_parameters() {
   std::vector<Parameter> parameters;
   for (const std::int64_t last : {96, 48, 40, 20, 6, 7})
     parameters.push_back(
-        {.name = "w" + std::to_string(last), .shape = {5, 12, last}, .is_expert = true});
+        {.name = fmt::format("w{}", last), .shape = {5, 12, last}, .is_expert = true});
   return parameters;
 }
 std::vector<Parameter> dense_parameters() {
