@@ -38,7 +38,8 @@ set(compile_fuzzed ${CMAKE_CXX_COMPILER_LAUNCHER} ${TESSERA_FUZZ_COMPILER} ${fuz
   -I${PROJECT_SOURCE_DIR}/modules/checkpoint -I${PROJECT_SOURCE_DIR}/modules/model -I${PROJECT_SOURCE_DIR}/apps
   "$<$<BOOL:${definitions}>:-D$<JOIN:$<REMOVE_DUPLICATES:${definitions}>,$<SEMICOLON>-D>>"
   "$<$<BOOL:${includes}>:-isystem$<JOIN:$<REMOVE_DUPLICATES:${includes}>,$<SEMICOLON>-isystem>>")
-set(fuzz_libraries $<TARGET_FILE:fmt::fmt> ${HDF5_C_LIBRARIES} ${MPI_C_LIBRARIES})
+# Of tessera_base, what is not fuzzed: the version, which its own build makes.
+set(fuzz_libraries $<TARGET_FILE:tessera_base> $<TARGET_FILE:fmt::fmt> ${HDF5_C_LIBRARIES} ${MPI_C_LIBRARIES})
 
 # The object file of a source, compiled once for all targets.
 function(fuzzed_object source result)
@@ -63,7 +64,7 @@ function(tessera_add_fuzz_target parser)
       fuzzed_object(${source} object)
       list(APPEND objects ${object})
     endforeach()
-    add_custom_command(OUTPUT ${program} DEPENDS ${objects} VERBATIM COMMAND_EXPAND_LISTS
+    add_custom_command(OUTPUT ${program} DEPENDS ${objects} tessera_base VERBATIM COMMAND_EXPAND_LISTS
       COMMAND ${TESSERA_FUZZ_COMPILER} ${fuzz_flags} ${objects} -Wl,--as-needed ${fuzz_libraries} -o ${program})
     set(fuzz_programs ${fuzz_programs} ${program} PARENT_SCOPE)
   endif()
