@@ -217,11 +217,10 @@ Communicator Communicator::split_node(std::string name) const {
                        });
 }
 
-void Communicator::barrier(std::string_view what) const {
-  start({.operation = OperationKind::barrier,
-         .what = what,
-         .begin = [](Collectives& c) { return c.start_barrier(); }})
-      .wait();
+Request Communicator::start_barrier(std::string_view what) const {
+  return start({.operation = OperationKind::barrier, .what = what, .begin = [](Collectives& c) {
+                  return c.start_barrier();
+                }});
 }
 
 std::string Communicator::broadcast_string(std::string_view what, std::string text,

@@ -96,7 +96,9 @@ class Communicator {
   // all ranks. T: float, double, bf16, int32_t, int64_t, uint64_t, uint8_t, char, byte. Throws
   // Error::communication: a failed or mismatched call, a deadline passed.
 
-  void barrier(std::string_view what) const;
+  void barrier(std::string_view what) const { start_barrier(what).wait(); }
+  /// Non-blocking barrier: complete once all ranks have started it.
+  Request start_barrier(std::string_view what) const;
 
   template <class T>
   void broadcast(std::string_view what, std::span<T> data, int root) const {
