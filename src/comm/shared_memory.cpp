@@ -62,11 +62,17 @@ std::byte* map(int descriptor, std::int64_t size_bytes) {
   return static_cast<std::byte*>(data);
 }
 
-/// Different for every region of every job: rank 0's process and a count.
+bool switched_off() {
+  const char* text = std::getenv("TESSERA_SHARED_MEMORY");
+  return text != nullptr && std::string_view(text) == "off";
+}
+
+/// Different for every region of every job: rank 0's process and a count; empty if rank 0's
+/// environment wants no shared memory.
 std::string unused_name(const Communicator& node) {
   static std::atomic<std::int64_t> count{0};
-  return node.broadcast_string("shared memory name",
-                               fmt::format("/tessera-{}-{}", getpid(), count.fetch_add(1)), 0);
+  const std::string name = fmt::format("/tessera-{}-{}", getpid(), count.fetch_add(1));
+  return node.broadcast_string("shared memory name", switched_off() ? std::string() : name, 0);
 }
 
 /// Opened by all; the name is removed whatever happens.
