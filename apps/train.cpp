@@ -18,6 +18,7 @@ struct Options {
   std::string flat_dtype;
   std::string export_experts;
   bool no_verify = false;
+  bool no_save = false;
   bool dry_run = false;
   NumericOptions numeric;
   trainer::TrainingOptions training;
@@ -67,6 +68,7 @@ int run(Options options) {
   training.schedule.kind = trainer::parse_schedule(options.schedule);
   training.export_options.experts = parse_expert_format(options.export_experts);
   training.verify = options.no_verify ? trainer::Verify::no : trainer::Verify::yes;
+  training.saves_at_end = !options.no_save;
   training.data_options.flat_dtype = parse_flat_dtype(options.flat_dtype);
   require_sensible(training);
   const comm::ProcessGrid grid = make_grid(options.grid);
@@ -83,7 +85,8 @@ int run(Options options) {
     return 0;
   }
   log_info("steps {} to {}: loss {:.4f} to {:.4f}; {}", summary.first_step + 1, summary.last_step,
-           summary.first_loss, summary.last_loss, summary.checkpoint.string());
+           summary.first_loss, summary.last_loss,
+           summary.checkpoint.empty() ? "nothing saved" : summary.checkpoint.string());
   return summary.interrupted ? exit_code(ErrorKind::interrupted) : 0;
 }
 
@@ -196,6 +199,7 @@ Command add_train(CLI::App& program) {
                   "experts of that directory: bf16 or mxfp4 (default: as they came)");
   app->add_flag("--no-verify", options->no_verify,
                 "do not compare the fingerprints of file and shards after the load");
+  app->add_flag("--no-save", options->no_save, "no checkpoint after the last step, to time a run");
   app->add_flag("--dry-run", options->dry_run,
                 "show keys, what each rank would read and the memory it needs; read headers only");
   add_data_options(*app, *options);

@@ -246,7 +246,8 @@ TrainingSummary Run<T>::train(const StopRequest& stop) {
     writer.write(metrics);
     if (grid_.world().rank() == 0) table.add(metrics);
     summary_.interrupted = stop.any(grid_.world()) && !is_last;
-    if (due(options_.save_every) || is_last || summary_.interrupted) save();
+    const bool ends = is_last && options_.saves_at_end;
+    if (due(options_.save_every) || ends || summary_.interrupted) save();
   }
   if (options_.num_steps == 0) save();  // the model as it came, as a checkpoint to go on from
   summary_.last_step = state_.step;

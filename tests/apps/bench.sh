@@ -36,8 +36,10 @@ run 0 bench --hidden 65536 --intermediate 65536 --experts 512 --layers 2
 expect_code 4
 expect_once "--layers"
 
-run 2 train "$model" --data "$model/tokens.npy" --steps 5 --batch 4 --expert 2 --profile --output "$directory/run"
+run 2 train "$model" --data "$model/tokens.npy" --steps 5 --batch 4 --expert 2 --profile --no-save \
+  --output "$directory/run"
 expect_code 0
+[[ -z $(find "$directory/run" -name '*.h5') ]] || complain "--no-save has saved"
 expect_output "phase [ms per step]"
 expect_output "mean of 4 steps, the first of the run left out"
 for phase in embed "attention forward" "expert backward" head optimizer; do

@@ -36,6 +36,7 @@ struct TrainingOptions {
   std::int64_t evaluate_every = 0;  ///< steps; 0: never
   std::int64_t save_every = 0;      ///< steps; 0: at the end alone
   std::int64_t num_kept = 0;        ///< checkpoints to keep, the newest; 0: all
+  bool saves_at_end = true;         ///< an interrupted run saves in any case
   std::int64_t log_every = 10;      ///< steps between lines of the table
   std::uint64_t seed = 0;
 
