@@ -44,9 +44,9 @@ kernel::Matrix<float> normalize(const kernel::Execution& execution, const ModelC
 
 template <class T>
 moe::ExpertWeights<T> MoeBlock<T>::expert_weights(const UnitView<const T>& experts) const {
-  const BlockDistribution blocks{config_.num_experts, grid_.expert().size()};
+  const BlockDistribution blocks{config_.num_experts, exchange_.axis().size()};
   moe::ExpertWeights<T> weights;
-  weights.local_experts = blocks.count(grid_.expert().rank());
+  weights.local_experts = blocks.count(exchange_.axis().rank());
   weights.hidden_size = config_.hidden_size;
   weights.intermediate_size = config_.intermediate_size;
   weights.gate_up = experts.get("gate_up_proj");
@@ -73,18 +73,18 @@ kernel::Matrix<float> MoeBlock<T>::forward(const UnitView<const T>& dense,
   if (balance != nullptr) balance->add(execution_, saved.routing);
 
   timed.next(StepPhase::dispatch_forward);
-  saved.handle = moe::plan_dispatch(grid_.expert(), config_.num_experts, saved.routing.index);
-  const kernel::Matrix<T> tokens = kernel::as_type<T>(execution_, normed);
-  const auto rows = moe::dispatch_forward<T>(grid_.expert(), saved.handle, tokens);
+  const auto tokens = exchange_.tokens<T>(x.extent(0), x.extent(1));
+  kernel::convert<float, T>(execution_, flat(normed), flat(tokens));
+  saved.handle = moe::plan_dispatch(exchange_, config_.num_experts, saved.routing.index);
+  const auto rows = moe::dispatch_forward<T>(exchange_, saved.handle, tokens);
   timed.next(StepPhase::expert_forward);
-  const auto outputs =
-      moe::expert_forward<T>(execution_, expert_weights(experts), saved.handle.expert_offset,
-                             saved.handle.row_expert, rows, saved.expert);
+  const auto outputs = exchange_.results<T>(saved.handle, x.extent(1));
+  moe::expert_forward<T>(execution_, expert_weights(experts), saved.handle.expert_offset,
+                         saved.handle.row_expert, rows, saved.expert, outputs);
   timed.next(StepPhase::combine_forward);
-  const kernel::Matrix<float> y(kernel::uninitialized("layer output"), x.extent(0), x.extent(1));
-  Kokkos::deep_copy(execution_, y, x);
+  const auto y = kernel::new_matrix<float>("layer output", x.extent(0), x.extent(1));
   saved.outputs =
-      moe::combine_forward<T>(grid_.expert(), saved.handle, outputs, saved.routing.weight, y);
+      moe::combine_forward<T>(exchange_, saved.handle, outputs, saved.routing.weight, x, y);
   if (has_shared_experts()) {
     timed.next(StepPhase::dense_mlp_forward);
     shared_.forward(dense, tokens, saved.shared, y);
@@ -103,16 +103,18 @@ void MoeBlock<T>::backward(const UnitView<const T>& dense, const UnitView<const 
   const std::int64_t hidden = config_.hidden_size, num_experts = config_.num_experts;
   const kernel::Matrix<float> dweight(kernel::uninitialized("routing dweight"), dx.extent(0),
                                       config_.router.options.top_k);
-  const auto doutputs = moe::combine_backward<T>(grid_.expert(), saved.handle, saved.outputs,
+  const auto doutputs = moe::combine_backward<T>(exchange_, saved.handle, saved.outputs,
                                                  saved.routing.weight, dx, dweight);
   timed.next(StepPhase::expert_backward);
-  const auto drows = moe::expert_backward<T>(
+  const auto drows = exchange_.results<T>(saved.handle, hidden);
+  moe::expert_backward<T>(
       execution_, expert_weights(experts), saved.handle.expert_offset, saved.expert, doutputs,
       {expert_gradients.get("gate_up_proj"), expert_gradients.find("gate_up_proj_bias"),
-       expert_gradients.get("down_proj"), expert_gradients.find("down_proj_bias")});
+       expert_gradients.get("down_proj"), expert_gradients.find("down_proj_bias")},
+      drows);
   timed.next(StepPhase::dispatch_backward);
   const kernel::Matrix<float> dnormed("moe dnormed", dx.extent(0), dx.extent(1));
-  moe::dispatch_backward<T>(grid_.expert(), saved.handle, drows, dnormed);
+  moe::dispatch_backward<T>(exchange_, saved.handle, drows, dnormed);
 
   timed.next(StepPhase::route_backward);
   const auto normed = normalize<T>(execution_, config_, dense, saved.x, saved.rstd);

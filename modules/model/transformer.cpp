@@ -38,7 +38,11 @@ kernel::RopeFrequencies frequencies(const ModelConfig& config) {
 template <class T>
 Transformer<T>::Transformer(const comm::ProcessGrid& grid, ModelConfig config,
                             zero3::ParameterStore<T>& store)
-    : grid_(grid), config_(std::move(config)), store_(store), units_(config_) {}
+    : grid_(grid),
+      exchange_(grid.expert()),
+      config_(std::move(config)),
+      store_(store),
+      units_(config_) {}
 
 template <class T>
 PassResult Transformer<T>::pass(const Batch& batch, const PassOptions& options) {
@@ -120,7 +124,7 @@ kernel::Matrix<float> Transformer<T>::forward_mlp(std::int64_t layer,
     const TimedPhase timed(StepPhase::dense_mlp_forward);
     return MlpBlock<T>(config_).forward(dense, x, kept.mlp);
   }
-  const auto y = MoeBlock<T>(grid_, config_)
+  const auto y = MoeBlock<T>(exchange_, config_)
                      .forward(dense, gathered(units_.expert(layer)), correction_bias(layer), x,
                               balance, kept.moe);
   const std::vector<std::int64_t>& load = kept.moe.handle.local_load;
@@ -188,7 +192,7 @@ void Transformer<T>::backward_mlp(std::int64_t layer, const UnitView<const T>& d
     return MlpBlock<T>(config_).backward(dense, kept.mlp, gradients, dx);
   }
   const std::size_t expert = units_.expert(layer);
-  MoeBlock<T>(grid_, config_)
+  MoeBlock<T>(exchange_, config_)
       .backward(dense, gathered(expert), correction_bias(layer), kept.moe, aux_gradient, gradients,
                 gradient(expert), dx);
   store_.release(expert);

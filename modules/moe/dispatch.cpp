@@ -1,20 +1,111 @@
 // SPDX-License-Identifier: Apache-2.0
+// Where the ranks share memory, rows are read and written in place, and there are four meetings per
+// layer and step. Forward: (1) in plan_dispatch, before tokens are read; (2) in combine, before
+// outputs are read. Backward: (3) in combine, before gradients of outputs that others wrote here
+// are read; (4) in dispatch, before gradients of rows are read. Each rank waits for all others, as
+// it needs rows of all. Whatever is overwritten was read before the last meeting but one.
 #include <tessera/moe/dispatch.hpp>
 
+#include "base/contract.hpp"
+#include "kernel/addressed_rows.hpp"
 #include "kernel/rows.hpp"
+#include "shared_plan.hpp"
 
 namespace tessera::moe {
 namespace {
+
+using kernel::RowAddresses;
 
 std::vector<std::int64_t> times(std::vector<std::int64_t> counts, std::int64_t width) {
   for (std::int64_t& count : counts) count *= width;
   return counts;
 }
 
-/// Rows in sending order to the experts' ranks; the result is grouped by local expert.
+/// One address for each row: fill(append) calls append(first element) for one after the other.
+template <class T, class Fill>
+RowAddresses<T> addresses(std::int64_t num_rows, const Fill& fill) {
+  const RowAddresses<T> result(kernel::uninitialized("row addresses"), num_rows);
+  const auto host = Kokkos::create_mirror_view(result);
+  std::int64_t row = 0;
+  fill([&](T* first) { host(row++) = {first}; });
+  TESSERA_EXPECT(row == num_rows);
+  Kokkos::deep_copy(result, host);
+  return result;
+}
+
+template <class T, class U>
+RowAddresses<T> rows_of(const kernel::Matrix<U>& rows) {
+  const std::int64_t num_rows = rows.extent(0), width = rows.extent(1);
+  return addresses<T>(num_rows, [&](const auto& append) {
+    for (std::int64_t r = 0; r < num_rows; ++r) append(rows.data() + r * width);
+  });
+}
+
+/// Where the rows that this rank sends are at their experts' ranks, in sending order.
 template <class T>
-kernel::Matrix<T> to_experts(const comm::Communicator& expert_axis, const DispatchHandle& handle,
-                             const char* what, const kernel::Matrix<T>& sent) {
+RowAddresses<T> at_owners(const TokenExchange& exchange, const DispatchHandle& handle, Area area,
+                          std::int64_t width) {
+  const auto num_experts = static_cast<std::int64_t>(handle.local_load.size());
+  const BlockDistribution blocks{num_experts, exchange.axis().size()};
+  return addresses<T>(handle.num_send, [&](const auto& append) {
+    for (std::int64_t e = 0; e < num_experts; ++e) {
+      T* first = exchange.memory<T>(area, static_cast<int>(blocks.owner(e))) +
+                 handle.row_at_owner[e] * width;
+      for (std::int64_t i = 0; i < handle.local_load[e]; ++i) append(first + i * width);
+    }
+  });
+}
+
+/// The token of each grouped row, at the rank that it comes from.
+template <class T>
+RowAddresses<const T> at_sources(const TokenExchange& exchange, const DispatchHandle& handle,
+                                 std::int64_t width) {
+  const auto num_local = static_cast<std::int64_t>(handle.expert_offset.size()) - 1;
+  return addresses<const T>(handle.num_received, [&](const auto& append) {
+    for (std::int64_t e = 0; e < num_local; ++e) {
+      for (int source = 0; source < exchange.axis().size(); ++source) {
+        const std::int64_t block = source * num_local + e;
+        const T* tokens = exchange.memory<T>(Area::tokens, source);
+        const std::int32_t* order =
+            exchange.memory<std::int32_t>(Area::order, source) + handle.arriving_first[block];
+        for (std::int64_t i = 0; i < handle.arriving_count[block]; ++i) {
+          append(tokens + order[i] * width);
+        }
+      }
+    }
+  });
+}
+
+/// Tokens and order of all ranks where all can read them. False if they share no memory.
+template <class T>
+bool publish(TokenExchange& exchange, const DispatchHandle& handle, kernel::Matrix<const T> x) {
+  if (!exchange.is_shared()) return false;
+  // The usual way: norm and router wrote into the shared memory, plan_dispatch has met.
+  if (handle.tokens_are_written && exchange.is_last_plan(handle.plan_number)) {
+    TESSERA_EXPECT(x.size() == 0 ||
+                   x.data() == exchange.memory<T>(Area::tokens, exchange.axis().rank()));
+    return true;
+  }
+  const std::int64_t row_bytes = x.extent(1) * std::int64_t{sizeof(T)};
+  if (!exchange.reserve(Area::order, handle.largest_send * std::int64_t{sizeof(std::int32_t)}) ||
+      !exchange.reserve(Area::tokens, handle.largest_num_tokens * row_bytes)) {
+    return false;
+  }
+  exchange.claim(Area::order);
+  exchange.claim(Area::tokens);
+  write_order(exchange, handle);
+  const kernel::Matrix<T> own(exchange.memory<T>(Area::tokens, exchange.axis().rank()), x.extent(0),
+                              x.extent(1));
+  if (own.data() != x.data()) Kokkos::deep_copy(own, x);
+  exchange.meet("dispatch tokens");
+  return true;
+}
+
+/// Rows in sending order to the experts' ranks, by messages; the result is grouped by local expert.
+template <class T>
+kernel::Matrix<T> send_to_experts(const comm::Communicator& expert_axis,
+                                  const DispatchHandle& handle, const char* what,
+                                  const kernel::Matrix<T>& sent) {
   if (expert_axis.size() == 1) return sent;
   const std::int64_t width = sent.extent(1);
   const auto arrived = kernel::new_matrix<T>("arrived rows", handle.num_received, width);
@@ -27,16 +118,13 @@ kernel::Matrix<T> to_experts(const comm::Communicator& expert_axis, const Dispat
   return grouped;
 }
 
-/// The way back: grouped rows to the ranks of their tokens, in sending order there.
+/// The way back by messages: grouped rows to the ranks of their tokens, in sending order there.
 template <class T>
-kernel::Matrix<T> from_experts(const comm::Communicator& expert_axis, const DispatchHandle& handle,
-                               const char* what, kernel::Matrix<const T> grouped) {
+kernel::Matrix<T> send_to_tokens(const comm::Communicator& expert_axis,
+                                 const DispatchHandle& handle, const char* what,
+                                 kernel::Matrix<const T> grouped) {
   const std::int64_t width = grouped.extent(1);
   const auto returned = kernel::new_matrix<T>("returned rows", handle.num_send, width);
-  if (expert_axis.size() == 1) {
-    Kokkos::deep_copy(returned, grouped);
-    return returned;
-  }
   const auto leaving = kernel::new_matrix<T>("leaving rows", handle.num_received, width);
   kernel::scatter_rows<T>(kernel::Execution(), grouped, handle.grouped_order, leaving);
   kernel::Execution().fence();
@@ -46,55 +134,102 @@ kernel::Matrix<T> from_experts(const comm::Communicator& expert_axis, const Disp
   return returned;
 }
 
+/// What the experts made of the rows that this rank sent, in sending order.
+template <class T>
+struct Results {
+  kernel::Matrix<const T> rows;  ///< all of them, or empty if they lie in others' memory
+  RowAddresses<const T> addresses;
+};
+
+template <class T>
+Results<T> results_of(TokenExchange& exchange, const DispatchHandle& handle, const char* what,
+                      kernel::Matrix<const T> grouped) {
+  if (exchange.is_shared()) {
+    TESSERA_EXPECT(grouped.size() == 0 ||
+                   grouped.data() == exchange.memory<T>(Area::results, exchange.axis().rank()));
+    exchange.meet(what);
+    exchange.lend(Area::results);
+    return {{}, at_owners<const T>(exchange, handle, Area::results, grouped.extent(1))};
+  }
+  const kernel::Matrix<const T> rows =
+      exchange.axis().size() == 1
+          ? grouped
+          : kernel::Matrix<const T>(send_to_tokens<T>(exchange.axis(), handle, what, grouped));
+  return {rows, rows_of<const T>(rows)};
+}
+
 }  // namespace
 
 template <class T>
-kernel::Matrix<T> dispatch_forward(const comm::Communicator& expert_axis,
-                                   const DispatchHandle& handle, kernel::Matrix<const T> x) {
-  const auto sent = kernel::new_matrix<T>("sent rows", handle.num_send, x.extent(1));
-  kernel::gather_rows<T, T>(kernel::Execution(), x, handle.send_token, sent);
-  return to_experts<T>(expert_axis, handle, "dispatch forward", sent);
+kernel::Matrix<T> dispatch_forward(TokenExchange& exchange, const DispatchHandle& handle,
+                                   kernel::Matrix<const T> x) {
+  if (!publish(exchange, handle, x)) {
+    const auto sent = kernel::new_matrix<T>("sent rows", handle.num_send, x.extent(1));
+    kernel::gather_rows<T, T>(kernel::Execution(), x, handle.send_token, sent);
+    return send_to_experts<T>(exchange.axis(), handle, "dispatch forward", sent);
+  }
+  const auto rows = kernel::new_matrix<T>("grouped rows", handle.num_received, x.extent(1));
+  kernel::gather_rows<T>(kernel::Execution(), at_sources<T>(exchange, handle, x.extent(1)), rows);
+  exchange.lend(Area::tokens);
+  exchange.lend(Area::order);
+  return rows;
 }
 
 template <class T>
-void dispatch_backward(const comm::Communicator& expert_axis, const DispatchHandle& handle,
+void dispatch_backward(TokenExchange& exchange, const DispatchHandle& handle,
                        kernel::Matrix<const T> drows, kernel::Matrix<float> dx) {
-  const auto returned = from_experts<T>(expert_axis, handle, "dispatch backward", drows);
-  kernel::sum_rows<T>(kernel::Execution(), returned, handle.slot, dx);
+  const Results<T> results = results_of<T>(exchange, handle, "dispatch backward", drows);
+  kernel::sum_rows<T>(kernel::Execution(), results.addresses, handle.slot, dx);
 }
 
 template <class T>
-kernel::Matrix<T> combine_forward(const comm::Communicator& expert_axis,
-                                  const DispatchHandle& handle, kernel::Matrix<const T> outputs,
-                                  kernel::Matrix<const float> weight, kernel::Matrix<float> y) {
-  const auto returned = from_experts<T>(expert_axis, handle, "combine forward", outputs);
-  kernel::combine_rows<T>(kernel::Execution(), returned, handle.slot, weight, y);
-  return returned;
+kernel::Matrix<const T> combine_forward(TokenExchange& exchange, const DispatchHandle& handle,
+                                        kernel::Matrix<const T> outputs,
+                                        kernel::Matrix<const float> weight,
+                                        kernel::Matrix<const float> x, kernel::Matrix<float> y) {
+  const Results<T> results = results_of<T>(exchange, handle, "combine forward", outputs);
+  kernel::Matrix<T> kept;
+  if (exchange.is_shared()) {
+    kept = kernel::new_matrix<T>("returned rows", handle.num_send, outputs.extent(1));
+  }
+  kernel::combine_rows<T>(kernel::Execution(), results.addresses, handle.slot, weight, x, y, kept);
+  return exchange.is_shared() ? kernel::Matrix<const T>(kept) : results.rows;
 }
 
 template <class T>
-kernel::Matrix<T> combine_backward(const comm::Communicator& expert_axis,
-                                   const DispatchHandle& handle,
+kernel::Matrix<T> combine_backward(TokenExchange& exchange, const DispatchHandle& handle,
                                    kernel::Matrix<const T> sent_outputs,
                                    kernel::Matrix<const float> weight,
                                    kernel::Matrix<const float> dy, kernel::Matrix<float> dweight) {
-  const auto drows = kernel::new_matrix<T>("output gradients", handle.num_send, dy.extent(1));
-  kernel::combine_rows_backward<T>(kernel::Execution(), dy, sent_outputs, handle.slot, weight,
-                                   drows, dweight);
-  return to_experts<T>(expert_axis, handle, "combine backward", drows);
+  const std::int64_t width = dy.extent(1);
+  const kernel::Execution execution;
+  if (!exchange.reserve(Area::gradients,
+                        handle.largest_received * width * std::int64_t{sizeof(T)})) {
+    const auto drows = kernel::new_matrix<T>("output gradients", handle.num_send, width);
+    kernel::combine_rows_backward<T>(execution, dy, sent_outputs, handle.slot, weight,
+                                     rows_of<T>(drows), dweight);
+    return send_to_experts<T>(exchange.axis(), handle, "combine backward", drows);
+  }
+  exchange.claim(Area::gradients);
+  kernel::combine_rows_backward<T>(execution, dy, sent_outputs, handle.slot, weight,
+                                   at_owners<T>(exchange, handle, Area::gradients, width), dweight);
+  exchange.meet("combine backward");
+  exchange.lend(Area::gradients);
+  return kernel::Matrix<T>(exchange.memory<T>(Area::gradients, exchange.axis().rank()),
+                           handle.num_received, width);
 }
 
 #define TESSERA_INSTANTIATE(T)                                                                     \
-  template kernel::Matrix<T> dispatch_forward<T>(const comm::Communicator&, const DispatchHandle&, \
+  template kernel::Matrix<T> dispatch_forward<T>(TokenExchange&, const DispatchHandle&,            \
                                                  kernel::Matrix<const T>);                         \
-  template void dispatch_backward<T>(const comm::Communicator&, const DispatchHandle&,             \
+  template void dispatch_backward<T>(TokenExchange&, const DispatchHandle&,                        \
                                      kernel::Matrix<const T>, kernel::Matrix<float>);              \
-  template kernel::Matrix<T> combine_forward<T>(                                                   \
-      const comm::Communicator&, const DispatchHandle&, kernel::Matrix<const T>,                   \
+  template kernel::Matrix<const T> combine_forward<T>(                                             \
+      TokenExchange&, const DispatchHandle&, kernel::Matrix<const T>, kernel::Matrix<const float>, \
       kernel::Matrix<const float>, kernel::Matrix<float>);                                         \
   template kernel::Matrix<T> combine_backward<T>(                                                  \
-      const comm::Communicator&, const DispatchHandle&, kernel::Matrix<const T>,                   \
-      kernel::Matrix<const float>, kernel::Matrix<const float>, kernel::Matrix<float>);
+      TokenExchange&, const DispatchHandle&, kernel::Matrix<const T>, kernel::Matrix<const float>, \
+      kernel::Matrix<const float>, kernel::Matrix<float>);
 TESSERA_INSTANTIATE(float)
 TESSERA_INSTANTIATE(bf16)
 #undef TESSERA_INSTANTIATE

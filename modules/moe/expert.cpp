@@ -17,6 +17,11 @@ Operand<T> rows_of(const V& matrix, std::int64_t begin, std::int64_t end) {
   return {matrix.data() + begin * width, end - begin, width, width};
 }
 
+template <class T>
+kernel::Vector<T> flat(const kernel::Matrix<T>& matrix) {
+  return kernel::Vector<T>(matrix.data(), matrix.size());
+}
+
 /// Expert e's matrix in an expert-major tensor [E_l, rows, cols].
 template <class T>
 Operand<T> matrix_of(T* tensor, std::int64_t expert, std::int64_t rows, std::int64_t cols) {
@@ -51,11 +56,10 @@ void for_each_expert(std::span<const std::int64_t> expert_offset, const Body& bo
 }  // namespace
 
 template <class T>
-kernel::Matrix<T> expert_forward(const kernel::Execution& execution,
-                                 const ExpertWeights<T>& weights,
-                                 std::span<const std::int64_t> expert_offset,
-                                 kernel::Vector<const std::int32_t> row_expert,
-                                 kernel::Matrix<T> rows, ExpertSaved<T>& saved) {
+void expert_forward(const kernel::Execution& execution, const ExpertWeights<T>& weights,
+                    std::span<const std::int64_t> expert_offset,
+                    kernel::Vector<const std::int32_t> row_expert, kernel::Matrix<T> rows,
+                    ExpertSaved<T>& saved, kernel::Matrix<T> outputs) {
   const std::int64_t h = weights.hidden_size, i = weights.intermediate_size;
   const std::int64_t num_rows = rows.extent(0), experts = weights.local_experts;
   saved = {rows, kernel::new_matrix<float>("expert hidden", num_rows, 2 * i),
@@ -69,25 +73,24 @@ kernel::Matrix<T> expert_forward(const kernel::Execution& execution,
   kernel::swiglu_forward<T>(execution, weights.activation, row_expert,
                             kernel::Matrix<const T>(weights.gate_up_bias, biased, 2 * i),
                             saved.hidden, saved.activated);
-  const auto outputs = kernel::new_matrix<float>("expert outputs", num_rows, h);
+  const auto wide_outputs = kernel::new_matrix<float>("expert outputs", num_rows, h);
   for_each_expert(expert_offset, [&](std::int64_t e, std::int64_t begin, std::int64_t end) {
     kernel::gemm<T, float>(execution, rows_of<const T>(saved.activated, begin, end),
                            matrix_of(weights.down, e, h, i).t(),
-                           rows_of<float>(outputs, begin, end));
+                           rows_of<float>(wide_outputs, begin, end));
   });
   if (weights.down_bias != nullptr) {
     kernel::add_row_bias<T>(execution, row_expert,
-                            kernel::Matrix<const T>(weights.down_bias, experts, h), outputs);
+                            kernel::Matrix<const T>(weights.down_bias, experts, h), wide_outputs);
   }
-  return kernel::as_type<T>(execution, outputs);
+  kernel::convert<float, T>(execution, flat(wide_outputs), flat(outputs));
 }
 
 template <class T>
-kernel::Matrix<T> expert_backward(const kernel::Execution& execution,
-                                  const ExpertWeights<T>& weights,
-                                  std::span<const std::int64_t> expert_offset,
-                                  const ExpertSaved<T>& saved, kernel::Matrix<const T> doutputs,
-                                  const ExpertGradients& gradients) {
+void expert_backward(const kernel::Execution& execution, const ExpertWeights<T>& weights,
+                     std::span<const std::int64_t> expert_offset, const ExpertSaved<T>& saved,
+                     kernel::Matrix<const T> doutputs, const ExpertGradients& gradients,
+                     kernel::Matrix<T> drows) {
   const std::int64_t h = weights.hidden_size, i = weights.intermediate_size;
   const std::int64_t num_rows = doutputs.extent(0);
   const auto dactivated = kernel::new_matrix<float>("dactivated", num_rows, i);
@@ -102,7 +105,6 @@ kernel::Matrix<T> expert_backward(const kernel::Execution& execution,
   const auto dhidden = kernel::new_matrix<T>("dhidden", num_rows, 2 * i);
   kernel::swiglu_backward<T>(execution, weights.activation, saved.hidden, dactivated, dhidden);
   add_bias_gradients<T>(execution, expert_offset, dhidden, gradients.gate_up_bias);
-  const auto drows = kernel::new_matrix<T>("drows", num_rows, h);
   for_each_expert(expert_offset, [&](std::int64_t e, std::int64_t begin, std::int64_t end) {
     const auto dhid = rows_of<const T>(dhidden, begin, end);
     kernel::gemm<T, float>(execution, dhid.t(), rows_of<const T>(saved.rows, begin, end),
@@ -110,16 +112,15 @@ kernel::Matrix<T> expert_backward(const kernel::Execution& execution,
     kernel::gemm<T, T>(execution, dhid, matrix_of(weights.gate_up, e, 2 * i, h),
                        rows_of<T>(drows, begin, end));
   });
-  return drows;
 }
 
-#define TESSERA_INSTANTIATE(T)                                                                     \
-  template kernel::Matrix<T> expert_forward(                                                       \
-      const kernel::Execution&, const ExpertWeights<T>&, std::span<const std::int64_t>,            \
-      kernel::Vector<const std::int32_t>, kernel::Matrix<T>, ExpertSaved<T>&);                     \
-  template kernel::Matrix<T> expert_backward(const kernel::Execution&, const ExpertWeights<T>&,    \
-                                             std::span<const std::int64_t>, const ExpertSaved<T>&, \
-                                             kernel::Matrix<const T>, const ExpertGradients&);
+#define TESSERA_INSTANTIATE(T)                                                                    \
+  template void expert_forward(const kernel::Execution&, const ExpertWeights<T>&,                 \
+                               std::span<const std::int64_t>, kernel::Vector<const std::int32_t>, \
+                               kernel::Matrix<T>, ExpertSaved<T>&, kernel::Matrix<T>);            \
+  template void expert_backward(                                                                  \
+      const kernel::Execution&, const ExpertWeights<T>&, std::span<const std::int64_t>,           \
+      const ExpertSaved<T>&, kernel::Matrix<const T>, const ExpertGradients&, kernel::Matrix<T>);
 TESSERA_INSTANTIATE(float)
 TESSERA_INSTANTIATE(bf16)
 #undef TESSERA_INSTANTIATE

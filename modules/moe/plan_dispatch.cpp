@@ -3,7 +3,7 @@
 #include <numeric>
 #include <tessera/moe/dispatch.hpp>
 
-#include "base/error.hpp"
+#include "shared_plan.hpp"
 
 namespace tessera::moe {
 namespace {
@@ -11,13 +11,6 @@ namespace {
 template <class V>
 auto host_copy(const V& view) {
   return Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), view);
-}
-
-kernel::Vector<std::int32_t> to_device(const char* label, const std::vector<std::int32_t>& values) {
-  const kernel::Vector<std::int32_t> view(kernel::uninitialized(label), values.size());
-  Kokkos::deep_copy(
-      view, Kokkos::View<const std::int32_t*, Kokkos::HostSpace>(values.data(), values.size()));
-  return view;
 }
 
 /// offsets[i] = sum of the counts before i; one entry more than counts.
@@ -38,22 +31,22 @@ void sort_choices(kernel::Matrix<const std::int32_t> index, std::int64_t num_exp
     for (std::int64_t k = 0; k < top_k; ++k) ++handle.local_load[index_host(t, k)];
   }
   std::vector<std::int64_t> next = exclusive_sums(handle.local_load);
-  std::vector<std::int32_t> send_token(handle.num_send);
-  handle.slot =
-      kernel::Matrix<std::int32_t>(kernel::uninitialized("dispatch slot"), num_tokens, top_k);
+  handle.send_token = kernel::new_vector<std::int32_t>("dispatch send_token", handle.num_send);
+  handle.slot = kernel::new_matrix<std::int32_t>("dispatch slot", num_tokens, top_k);
+  const auto send_token = Kokkos::create_mirror_view(handle.send_token);
   const auto slot = Kokkos::create_mirror_view(handle.slot);
   for (std::int64_t t = 0; t < num_tokens; ++t) {
     for (std::int64_t k = 0; k < top_k; ++k) {
       const std::int64_t row = next[index_host(t, k)]++;
       slot(t, k) = static_cast<std::int32_t>(row);
-      send_token[row] = static_cast<std::int32_t>(t);
+      send_token(row) = static_cast<std::int32_t>(t);
     }
   }
   Kokkos::deep_copy(handle.slot, slot);
-  handle.send_token = to_device("dispatch send_token", send_token);
+  Kokkos::deep_copy(handle.send_token, send_token);
 }
 
-/// Rows that each source rank sends to each local expert: [source rank][local expert].
+/// [source rank][local expert] rows that arrive, by messages.
 std::vector<std::int64_t> exchange_counts(const comm::Communicator& expert_axis,
                                           const BlockDistribution& blocks,
                                           const std::vector<std::int64_t>& local_load) {
@@ -69,48 +62,62 @@ std::vector<std::int64_t> exchange_counts(const comm::Communicator& expert_axis,
   return arriving;
 }
 
+void count_per_rank(const BlockDistribution& blocks, std::int64_t num_local,
+                    DispatchHandle& handle) {
+  for (int rank = 0; rank < blocks.num_ranks; ++rank) {
+    const auto mine = handle.local_load.begin();
+    handle.send_counts.push_back(
+        std::accumulate(mine + blocks.begin(rank), mine + blocks.end(rank), std::int64_t{0}));
+    const auto theirs = handle.arriving_count.begin() + rank * num_local;
+    handle.receive_counts.push_back(std::accumulate(theirs, theirs + num_local, std::int64_t{0}));
+  }
+  handle.num_received =
+      std::accumulate(handle.arriving_count.begin(), handle.arriving_count.end(), std::int64_t{0});
+}
+
 /// Arrival order is (source, expert); experts want (expert, source).
-void group_by_expert(const std::vector<std::int64_t>& arriving, int num_sources,
-                     std::int64_t num_local, DispatchHandle& handle) {
+void group_by_expert(std::int64_t num_sources, std::int64_t num_local, DispatchHandle& handle) {
+  const std::vector<std::int64_t>& arriving = handle.arriving_count;
   std::vector<std::int64_t> load(num_local, 0);
   for (std::size_t i = 0; i < arriving.size(); ++i) load[i % num_local] += arriving[i];
   handle.expert_offset = exclusive_sums(load);
 
-  std::vector<std::int32_t> order(handle.num_received), row_expert(handle.num_received);
+  handle.row_expert = kernel::new_vector<std::int32_t>("dispatch row_expert", handle.num_received);
+  handle.grouped_order = kernel::new_vector<std::int32_t>("dispatch order", handle.num_received);
+  const auto row_expert = Kokkos::create_mirror_view(handle.row_expert);
+  const auto order = Kokkos::create_mirror_view(handle.grouped_order);
   std::vector<std::int64_t> next = handle.expert_offset;
   std::int64_t arrival_row = 0;
-  for (int source = 0; source < num_sources; ++source) {
+  for (std::int64_t source = 0; source < num_sources; ++source) {
     for (std::int64_t expert = 0; expert < num_local; ++expert) {
       for (std::int64_t n = arriving[source * num_local + expert]; n > 0; --n) {
         const std::int64_t row = next[expert]++;
-        order[row] = static_cast<std::int32_t>(arrival_row++);
-        row_expert[row] = static_cast<std::int32_t>(expert);
+        order(row) = static_cast<std::int32_t>(arrival_row++);
+        row_expert(row) = static_cast<std::int32_t>(expert);
       }
     }
   }
-  handle.row_expert = to_device("dispatch row_expert", row_expert);
-  if (num_sources > 1) handle.grouped_order = to_device("dispatch order", order);
+  Kokkos::deep_copy(handle.row_expert, row_expert);
+  Kokkos::deep_copy(handle.grouped_order, order);
 }
 
 }  // namespace
 
-DispatchHandle plan_dispatch(const comm::Communicator& expert_axis, std::int64_t num_experts,
+DispatchHandle plan_dispatch(TokenExchange& exchange, std::int64_t num_experts,
                              kernel::Matrix<const std::int32_t> index) {
-  const BlockDistribution blocks{num_experts, expert_axis.size()};
-  const std::int64_t num_local = blocks.count(expert_axis.rank());
+  const comm::Communicator& axis = exchange.axis();
+  const BlockDistribution blocks{num_experts, axis.size()};
+  const std::int64_t num_local = blocks.count(axis.rank());
   DispatchHandle handle;
   sort_choices(index, num_experts, handle);
-  const std::vector<std::int64_t> arriving =
-      exchange_counts(expert_axis, blocks, handle.local_load);
-  for (int rank = 0; rank < expert_axis.size(); ++rank) {
-    const auto mine = handle.local_load.begin();
-    handle.send_counts.push_back(
-        std::accumulate(mine + blocks.begin(rank), mine + blocks.end(rank), std::int64_t{0}));
-    const auto theirs = arriving.begin() + rank * num_local;
-    handle.receive_counts.push_back(std::accumulate(theirs, theirs + num_local, std::int64_t{0}));
+  handle.plan_number = exchange.next_plan();
+  if (exchange.reserve(Area::plan, plan_bytes(num_experts))) {
+    share_plans(exchange, blocks, index.extent(0), handle);
+  } else {
+    handle.arriving_count = exchange_counts(axis, blocks, handle.local_load);
   }
-  handle.num_received = std::accumulate(arriving.begin(), arriving.end(), std::int64_t{0});
-  group_by_expert(arriving, expert_axis.size(), num_local, handle);
+  count_per_rank(blocks, num_local, handle);
+  group_by_expert(axis.size(), num_local, handle);
   return handle;
 }
 

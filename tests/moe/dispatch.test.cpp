@@ -41,15 +41,25 @@ kernel::Matrix<T> rows_of_rank(std::int64_t tokens, int rank) {
   return x;
 }
 
+/// The same rows where the exchange takes results from.
 template <class T>
-void check_round_trip(const comm::Communicator& axis, Choice choice, std::int64_t num_experts) {
+kernel::Matrix<T> results(TokenExchange& exchange, const DispatchHandle& handle,
+                          const kernel::Matrix<T>& rows) {
+  const auto copy = exchange.results<T>(handle, rows.extent(1));
+  Kokkos::deep_copy(copy, rows);
+  return copy;
+}
+
+template <class T>
+void check_round_trip(TokenExchange& exchange, Choice choice, std::int64_t num_experts) {
+  const comm::Communicator& axis = exchange.axis();
   constexpr std::int64_t top_k = 2;
   const std::int64_t tokens = choice == Choice::only_rank_0 && axis.rank() > 0 ? 0 : 11;
   const auto index = choices(choice, tokens, num_experts, top_k, axis.rank());
   const auto x = rows_of_rank<T>(tokens, axis.rank());
-  const DispatchHandle handle = plan_dispatch(axis, num_experts, index);
+  const DispatchHandle handle = plan_dispatch(exchange, num_experts, index);
 
-  const auto rows = dispatch_forward<T>(axis, handle, x);
+  const auto rows = dispatch_forward<T>(exchange, handle, x);
   CHECK(static_cast<std::int64_t>(rows.extent(0)) == handle.num_received);
   CHECK(handle.expert_offset.back() == handle.num_received);
   const std::int64_t received =
@@ -60,7 +70,8 @@ void check_round_trip(const comm::Communicator& axis, Choice choice, std::int64_
   // With identity experts and weights 1/4 and 3/4 each token gets itself back.
   const kernel::Matrix<float> weight("weight", tokens, top_k), y("y", tokens, hidden);
   for (std::int64_t t = 0; t < tokens; ++t) weight(t, 0) = 0.25f, weight(t, 1) = 0.75f;
-  const auto outputs = combine_forward<T>(axis, handle, rows, weight, y);
+  const auto outputs =
+      combine_forward<T>(exchange, handle, results<T>(exchange, handle, rows), weight, y, y);
   for (std::int64_t t = 0; t < tokens; ++t) {
     for (std::int64_t c = 0; c < hidden; ++c) CHECK(y(t, c) == static_cast<float>(x(t, c)));
   }
@@ -71,8 +82,8 @@ void check_round_trip(const comm::Communicator& axis, Choice choice, std::int64_
   for (std::int64_t t = 0; t < tokens; ++t) {
     for (std::int64_t c = 0; c < hidden; ++c) dy(t, c) = static_cast<float>(4 * (t + c));
   }
-  const auto doutputs = combine_backward<T>(axis, handle, outputs, weight, dy, dweight);
-  dispatch_backward<T>(axis, handle, doutputs, dx);
+  const auto doutputs = combine_backward<T>(exchange, handle, outputs, weight, dy, dweight);
+  dispatch_backward<T>(exchange, handle, results<T>(exchange, handle, doutputs), dx);
   for (std::int64_t t = 0; t < tokens; ++t) {
     float product = 0.0f;
     for (std::int64_t c = 0; c < hidden; ++c) {
@@ -88,10 +99,11 @@ void check_round_trip(const comm::Communicator& axis, Choice choice, std::int64_
 TEMPLATE_TEST_CASE("Dispatch and combine of identity experts is the identity, forward and backward",
                    "", float, bf16) {
   const comm::Communicator axis(MPI_COMM_WORLD, "expert");
+  TokenExchange exchange(axis);
   for (const Choice choice : {Choice::random, Choice::one_expert, Choice::only_rank_0}) {
     for (const std::int64_t num_experts : {2, 8, 13}) {
       INFO("choice " << static_cast<int>(choice) << ", " << num_experts << " experts");
-      check_round_trip<TestType>(axis, choice, num_experts);
+      check_round_trip<TestType>(exchange, choice, num_experts);
     }
   }
 }
@@ -103,8 +115,9 @@ TEST_CASE("Rows arrive at the rank of their expert, grouped by it") {
   const auto index = choices(Choice::random, tokens, num_experts, 1, 5 + axis.rank());
   const kernel::Matrix<float> x("x", tokens, 1);
   for (std::int64_t t = 0; t < tokens; ++t) x(t, 0) = static_cast<float>(index(t, 0));
-  const DispatchHandle handle = plan_dispatch(axis, num_experts, index);
-  const auto rows = dispatch_forward<float>(axis, handle, x);
+  TokenExchange exchange(axis);
+  const DispatchHandle handle = plan_dispatch(exchange, num_experts, index);
+  const auto rows = dispatch_forward<float>(exchange, handle, x);
   for (std::int64_t row = 0; row < handle.num_received; ++row) {
     const auto expert = static_cast<std::int64_t>(rows(row, 0));
     CHECK(blocks.owner(expert) == axis.rank());

@@ -3,7 +3,6 @@
 // backward. The residual stream and the router see f32, the experts T.
 #pragma once
 
-#include "comm/process_grid.hpp"
 #include "kernel/view.hpp"
 #include "tessera/model/config.hpp"
 #include "tessera/model/mlp.hpp"
@@ -22,27 +21,28 @@ struct MoeSaved {
   moe::Routing routing;
   moe::DispatchHandle handle;
   moe::ExpertSaved<T> expert;
-  kernel::Matrix<T> outputs;  ///< [T * K, H] expert outputs, back at their tokens
-  MlpSaved<T> shared;         ///< empty without shared experts
+  kernel::Matrix<const T> outputs;  ///< [T * K, H] expert outputs, back at their tokens
+  MlpSaved<T> shared;               ///< empty without shared experts
 };
 
 template <class T>
 class MoeBlock {
  public:
-  MoeBlock(const comm::ProcessGrid& grid, const ModelConfig& config)
-      : grid_(grid),
+  /// All of them outlive the block.
+  MoeBlock(moe::TokenExchange& exchange, const ModelConfig& config)
+      : exchange_(exchange),
         config_(config),
         shared_("mlp.shared_experts.", config.shared_intermediate_size) {}
 
   /// x [T, H] f32 (kept) -> the residual stream after the layer [T, H] f32. `balance` (or null)
   /// sees the routing. correction_bias [E] f32, or empty where the family has none. collective over
-  /// grid.expert(), also for a rank without tokens.
+  /// the expert axis, also for a rank without tokens.
   kernel::Matrix<float> forward(const UnitView<const T>& dense, const UnitView<const T>& experts,
                                 kernel::Vector<const float> correction_bias,
                                 kernel::Matrix<float> x, moe::LoadBalance* balance,
                                 MoeSaved<T>& saved) const;
   /// dx [T, H] f32: gradient after the block in, before the block out. aux_gradient: see
-  /// moe::route_backward. Adds to both units' gradients. collective over grid.expert().
+  /// moe::route_backward. Adds to both units' gradients. collective over the expert axis.
   void backward(const UnitView<const T>& dense, const UnitView<const T>& experts,
                 kernel::Vector<const float> correction_bias, const MoeSaved<T>& saved,
                 kernel::Vector<const float> aux_gradient, const UnitView<float>& dense_gradients,
@@ -53,7 +53,7 @@ class MoeBlock {
   moe::ExpertWeights<T> expert_weights(const UnitView<const T>& experts) const;
 
   kernel::Execution execution_;
-  const comm::ProcessGrid& grid_;
+  moe::TokenExchange& exchange_;
   const ModelConfig& config_;
   Mlp<T> shared_;
 };

@@ -83,6 +83,7 @@ class Transformer {
 
   kernel::Execution execution_;
   const comm::ProcessGrid& grid_;
+  moe::TokenExchange exchange_;
   ModelConfig config_;
   zero3::ParameterStore<T>& store_;
   UnitIndex units_;

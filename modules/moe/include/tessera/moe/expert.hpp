@@ -43,20 +43,18 @@ struct ExpertSaved {
 };
 
 /// rows [N, H], grouped: expert e has rows [expert_offset[e], expert_offset[e + 1]); row_expert
-/// [N]. Returns outputs [N, H]. local.
+/// [N]. Overwrites outputs [N, H], which may be memory that other ranks will read. local.
 template <class T>
-kernel::Matrix<T> expert_forward(const kernel::Execution& execution,
-                                 const ExpertWeights<T>& weights,
-                                 std::span<const std::int64_t> expert_offset,
-                                 kernel::Vector<const std::int32_t> row_expert,
-                                 kernel::Matrix<T> rows, ExpertSaved<T>& saved);
+void expert_forward(const kernel::Execution& execution, const ExpertWeights<T>& weights,
+                    std::span<const std::int64_t> expert_offset,
+                    kernel::Vector<const std::int32_t> row_expert, kernel::Matrix<T> rows,
+                    ExpertSaved<T>& saved, kernel::Matrix<T> outputs);
 
-/// doutputs [N, H] T -> returns drows [N, H] T; adds to gradients. local.
+/// doutputs [N, H] T; overwrites drows [N, H] T, which is another matrix; adds to gradients. local.
 template <class T>
-kernel::Matrix<T> expert_backward(const kernel::Execution& execution,
-                                  const ExpertWeights<T>& weights,
-                                  std::span<const std::int64_t> expert_offset,
-                                  const ExpertSaved<T>& saved, kernel::Matrix<const T> doutputs,
-                                  const ExpertGradients& gradients);
+void expert_backward(const kernel::Execution& execution, const ExpertWeights<T>& weights,
+                     std::span<const std::int64_t> expert_offset, const ExpertSaved<T>& saved,
+                     kernel::Matrix<const T> doutputs, const ExpertGradients& gradients,
+                     kernel::Matrix<T> drows);
 
 }  // namespace tessera::moe
