@@ -96,18 +96,18 @@ void KernelBench<T>::experts() {
   weights.local_experts = local, weights.hidden_size = h, weights.intermediate_size = i;
   weights.gate_up = gate_up.data(), weights.down = down.data();
   weights.activation.kind = config_.activation;
-  const kernel::Matrix<T> rows("rows", num_rows, h);
+  const kernel::Matrix<T> rows("rows", num_rows, h), results("results", num_rows, h);
   moe::ExpertSaved<T> saved;
   const auto work = [&](bool backward) {
     return expert_work(config_, tokens_, num_ranks, sizeof(T), backward);
   };
   time("expert forward", work(false), [&] {
-    moe::expert_forward<T>(execution_, weights, offset, kernel::Vector<std::int32_t>(), rows,
-                           saved);
+    moe::expert_forward<T>(execution_, weights, offset, kernel::Vector<std::int32_t>(), rows, saved,
+                           results);
   });
   time("expert backward", work(true), [&] {
     moe::expert_backward<T>(execution_, weights, offset, saved, rows,
-                            {dgate_up.data(), nullptr, ddown.data(), nullptr});
+                            {dgate_up.data(), nullptr, ddown.data(), nullptr}, results);
   });
 }
 
