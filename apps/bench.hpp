@@ -100,7 +100,7 @@ Work expert_work(const model::ModelConfig& config, std::int64_t tokens, int expe
 Work attention_work(const model::ModelConfig& config, std::int64_t sequences, std::int64_t length,
                     std::int64_t window, std::int64_t element_bytes, bool backward);
 Work head_work(const model::ModelConfig& config, std::int64_t tokens, std::int64_t element_bytes);
-Work adamw_work(std::int64_t num_parameters);
+Work adamw_work(std::int64_t num_parameters, std::int64_t num_copied);
 /// Products with the projections of all layers, experts aside, whose names contain `part`; forward.
 double projection_flops(const model::ModelConfig& config, std::int64_t tokens,
                         std::string_view part);

@@ -200,8 +200,9 @@ void KernelBench<T>::optimizer() {
   const std::int64_t n = std::min<std::int64_t>(
       std::max<std::int64_t>(num_parameters(config_) / grid_.world().size(), 1), 1 << 26);
   const kernel::Vector<float> gradient("g", n), parameter("p", n), m("m", n), v("v", n);
-  time("adamw", adamw_work(n),
-       [&] { kernel::adamw(execution_, kernel::AdamwStep(), gradient, parameter, m, v); });
+  const kernel::Vector<T> copy("copy", std::is_same_v<T, float> ? 0 : n);
+  time("adamw", adamw_work(n, copy.size()),
+       [&] { kernel::adamw<T>(execution_, kernel::AdamwStep(), gradient, parameter, m, v, copy); });
 }
 
 /// Shards to whole unit and back, with nothing to hide behind.

@@ -76,10 +76,10 @@ Work phase_work(StepPhase phase, const comm::ProcessGrid& grid, const BenchShape
       break;
     case StepPhase::head: return head_work(config, tokens, shape.element_bytes());
     case StepPhase::optimizer: {
-      // Besides the update: gradients to zero (written) and their norm (read).
+      // Besides the update: the gradients' norm.
       const auto owned = static_cast<std::int64_t>(num_parameters(config) / grid.world().size());
-      add(adamw_work(owned));
-      add({0.0, 8.0 * static_cast<double>(owned), 0.0});
+      add(adamw_work(owned, shape.dtype == Dtype::f32 ? 0 : owned));
+      add({0.0, 4.0 * static_cast<double>(owned), 0.0});
       break;
     }
     default: break;

@@ -58,10 +58,10 @@ Work head_work(const model::ModelConfig& config, std::int64_t tokens, std::int64
   return {6.0 * t * matrix, matrix * (e + 2.0 * f32_bytes) + 2.0 * t * h * f32_bytes, 0.0};
 }
 
-Work adamw_work(std::int64_t num_parameters) {
-  // Reads gradient, parameter and both moments; writes the last three. Some ten operations each,
-  // which memory hides.
-  return {0.0, 7.0 * f32_bytes * as_double(num_parameters), 0.0};
+Work adamw_work(std::int64_t num_parameters, std::int64_t num_copied) {
+  // Reads gradient, parameter and both moments; writes the last three and the bf16 copy. Some ten
+  // operations each, which memory hides.
+  return {0.0, 7.0 * f32_bytes * as_double(num_parameters) + 2.0 * as_double(num_copied), 0.0};
 }
 
 double projection_flops(const model::ModelConfig& config, std::int64_t tokens,

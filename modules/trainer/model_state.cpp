@@ -142,6 +142,7 @@ LoadReport load_parameters(const comm::ProcessGrid& grid, ModelSource& model,
   load.scales = &model.scales;
   if (verify == Verify::yes) load.fingerprints = &read;
   LoadReport report;
+  store.open_masters();
   for (std::size_t i = 0; i < store.num_units(); ++i) {
     const zero3::Unit& unit = store.unit(i);
     const auto host = Kokkos::create_mirror_view(unit.master());

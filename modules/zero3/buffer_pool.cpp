@@ -17,7 +17,8 @@ BufferPool::Loan BufferPool::borrow(std::int64_t bytes) {
   PoolState& s = *state_;
   auto best = s.free.end();
   for (auto it = s.free.begin(); it != s.free.end(); ++it) {
-    const bool fits = static_cast<std::int64_t>(it->size()) >= bytes;
+    const auto capacity = static_cast<std::int64_t>(it->size());
+    const bool fits = capacity >= bytes && !is_too_large(capacity, bytes);
     if (fits && (best == s.free.end() || it->size() < best->size())) best = it;
   }
   Bytes buffer;

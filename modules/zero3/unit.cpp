@@ -13,8 +13,12 @@ Unit::Unit(UnitSpec spec)
     TESSERA_EXPECT(parameter.is_expert == spec_.placement.is_expert());
   }
   spec_.placement.verify(spec_.name);
-  master_ = kernel::Vector<float>("master " + spec_.name, layout_.shard_size());
   gradient_ = kernel::Vector<float>("gradient " + spec_.name, layout_.shard_size());
+}
+
+void Unit::allocate_master() {
+  if (master_.extent(0) == gradient_.extent(0)) return;
+  master_ = kernel::Vector<float>("master " + spec_.name, layout_.shard_size());
 }
 
 void Unit::allocate_moments() {

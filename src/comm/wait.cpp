@@ -63,18 +63,12 @@ bool poll_until(const std::function<bool()>& done, milliseconds deadline) {
   }
 }
 
-void wait_for(const CallSite& site, Operation& operation) {
+void wait_until(const CallSite& site, const std::function<bool()>& done) {
   const bool unwinding = std::uncaught_exceptions() > 0;
   const milliseconds deadline =
       unwinding ? std::min(site.deadline, kUnwindingDeadline) : site.deadline;
   note_collective_begin(site.communicator, to_string(site.operation), site.what);
-  bool complete = false;
-  try {
-    complete = poll_until([&] { return operation.test(); }, deadline);
-  } catch (const Error& error) {
-    throw Error(error.kind(), describe(site) + ": " + error.what());
-  }
-  if (!complete) {
+  if (!poll_until(done, deadline)) {
     log_rank(LogLevel::error, "deadline passed: {}", where_am_i());
     fail(ErrorKind::communication,
          "{}: not complete after {:.1f} s (another rank has failed, is far behind or went another "
@@ -83,6 +77,16 @@ void wait_for(const CallSite& site, Operation& operation) {
          describe(site), static_cast<double>(deadline.count()) * 1e-3);
   }
   note_collective_end();
+}
+
+void wait_for(const CallSite& site, Operation& operation) {
+  wait_until(site, [&] {
+    try {
+      return operation.test();
+    } catch (const Error& error) {
+      throw Error(error.kind(), describe(site) + ": " + error.what());
+    }
+  });
 }
 
 }  // namespace tessera::comm

@@ -27,6 +27,10 @@ std::string describe(const CallSite& site);
 /// Polls `done` until it returns true; false if that takes longer than `deadline`. local.
 bool poll_until(const std::function<bool()>& done, std::chrono::milliseconds deadline);
 
+/// Polls `done` until it returns true. Past site.deadline: logs where this rank stood and throws
+/// Error::communication. local.
+void wait_until(const CallSite& site, const std::function<bool()>& done);
+
 /// Completes `operation`. Past site.deadline: logs where this rank stood and throws
 /// Error::communication; errors of the backend get the call site as their beginning.
 void wait_for(const CallSite& site, Operation& operation);

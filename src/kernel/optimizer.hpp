@@ -20,13 +20,18 @@ struct AdamwStep {
 };
 
 /// p *= 1 - lr wd;  m, v updated;  p -= lr / bc1 * m / (sqrt(v) / sqrt(bc2) + eps). local, one
-/// pass. parameter, exp_avg, exp_avg_sq [n] f32 in place; gradient [n] f32, unchanged.
+/// pass. parameter, exp_avg, exp_avg_sq [n] f32 in place; gradient [n] f32, unchanged; copy [n] or
+/// empty: the new parameter in type T. No two of them overlap.
+template <class T>
 void adamw(const Execution& execution, const AdamwStep& step, Vector<const float> gradient,
-           Vector<float> parameter, Vector<float> exp_avg, Vector<float> exp_avg_sq);
+           Vector<float> parameter, Vector<float> exp_avg, Vector<float> exp_avg_sq,
+           Vector<T> copy);
 
-/// p -= lr (scale g + wd p), as torch.optim.SGD without momentum. local.
+/// p -= lr (scale g + wd p), as torch.optim.SGD without momentum. copy as above. local.
+template <class T>
 void sgd(const Execution& execution, double learning_rate, double weight_decay,
-         double gradient_scale, Vector<const float> gradient, Vector<float> parameter);
+         double gradient_scale, Vector<const float> gradient, Vector<float> parameter,
+         Vector<T> copy);
 
 namespace reference {
 void adamw(const AdamwStep& step, Vector<const float> gradient, Vector<float> parameter,

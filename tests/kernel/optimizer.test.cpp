@@ -34,6 +34,13 @@ AdamwStep options_of_step(std::int64_t step) {
   return options;
 }
 
+/// Elements of `copy` that are not the parameter rounded to bf16.
+int num_unlike(const Vector<bf16>& copy, const Vector<float>& parameter) {
+  int num = 0;
+  for (std::size_t i = 0; i < copy.size(); ++i) num += copy(i).bits != bf16(parameter(i)).bits;
+  return num;
+}
+
 }  // namespace
 
 // torch.optim.AdamW(lr=0.01, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1), torch 2.15 in f64.
@@ -46,7 +53,7 @@ TEST_CASE("Three AdamW steps give torch's numbers") {
   const Vector<float> exp_avg("exp_avg", 5), exp_avg_sq("exp_avg_sq", 5);
   for (std::size_t k = 0; k < 3; ++k) {
     adamw(Execution(), options_of_step(static_cast<std::int64_t>(k) + 1), vector_of(gradients[k]),
-          parameter, exp_avg, exp_avg_sq);
+          parameter, exp_avg, exp_avg_sq, Vector<float>());
     for (std::size_t i = 0; i < 5; ++i) {
       CHECK(parameter(i) == Approx(expected[k][i]).epsilon(1e-6));
     }
@@ -67,7 +74,7 @@ TEST_CASE("Three SGD steps give torch's numbers") {
       {0.5060139945, -1.26875373875, 2.018955998, 4.499995e-05, -0.86002739925}};
   const auto parameter = vector_of(start);
   for (std::size_t k = 0; k < 3; ++k) {
-    sgd(Execution(), 0.1, 0.01, 0.5, vector_of(gradients[k]), parameter);
+    sgd(Execution(), 0.1, 0.01, 0.5, vector_of(gradients[k]), parameter, Vector<float>());
     for (std::size_t i = 0; i < 5; ++i) {
       CHECK(parameter(i) == Approx(expected[k][i]).epsilon(1e-6).margin(1e-11));
     }
@@ -75,7 +82,7 @@ TEST_CASE("Three SGD steps give torch's numbers") {
 }
 
 TEST_CASE("Optimizer steps agree with their references for odd sizes") {
-  for (const std::int64_t size : {0, 1, 17, 1031}) {
+  for (const std::int64_t size : {0, 1, 17, 1031, 5000}) {
     const auto gradient = random_vector<float>(size, 1, -5.0, 5.0);
     const auto parameter = random_vector<float>(size, 2);
     const auto exp_avg = random_vector<float>(size, 3);
@@ -83,15 +90,18 @@ TEST_CASE("Optimizer steps agree with their references for odd sizes") {
     const auto expected = copy_of(parameter);
     const auto exp_avg_expected = copy_of(exp_avg);
     const auto exp_avg_sq_expected = copy_of(exp_avg_sq);
+    const Vector<bf16> copy("copy", size);
     for (const std::int64_t step : {1, 2, 1000}) {
-      adamw(Execution(), options_of_step(step), gradient, parameter, exp_avg, exp_avg_sq);
+      adamw(Execution(), options_of_step(step), gradient, parameter, exp_avg, exp_avg_sq, copy);
       reference::adamw(options_of_step(step), gradient, expected, exp_avg_expected,
                        exp_avg_sq_expected);
     }
     CHECK(distance(parameter, expected) <= tolerance<float>());
+    CHECK(num_unlike(copy, parameter) == 0);
     CHECK(distance(exp_avg, exp_avg_expected) <= tolerance<float>());
     CHECK(distance(exp_avg_sq, exp_avg_sq_expected) <= tolerance<float>());
-    sgd(Execution(), 0.3, 0.01, 0.7, gradient, parameter);
+    sgd(Execution(), 0.3, 0.01, 0.7, gradient, parameter, copy);
+    CHECK(num_unlike(copy, parameter) == 0);
     reference::sgd(0.3, 0.01, 0.7, gradient, expected);
     CHECK(distance(parameter, expected) <= tolerance<float>());
   }
@@ -105,7 +115,7 @@ TEST_CASE("A small weight decay acts at its own strength") {
   const auto parameter = random_vector<float>(20000, 5, 0.5, 1.0);
   const auto before = copy_of(parameter);
   const Vector<float> gradient("gradient", 20000), exp_avg("m", 20000), exp_avg_sq("v", 20000);
-  adamw(Execution(), options, gradient, parameter, exp_avg, exp_avg_sq);
+  adamw(Execution(), options, gradient, parameter, exp_avg, exp_avg_sq, Vector<float>());
   double decay = 0.0;
   for (std::size_t i = 0; i < before.size(); ++i) {
     decay += (static_cast<double>(before(i)) - parameter(i)) / before(i) / 20000.0;

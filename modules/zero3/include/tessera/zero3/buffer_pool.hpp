@@ -40,8 +40,13 @@ class BufferPool {
   };
 
   BufferPool();
-  /// The smallest free buffer that is large enough, else a new one. local.
+  /// The smallest free buffer that is large enough and not too large, else a new one. local.
   Loan borrow(std::int64_t bytes);
+
+  /// Lent to a small borrower, a large buffer would be missing, and made a second time.
+  static bool is_too_large(std::int64_t capacity_bytes, std::int64_t bytes) {
+    return capacity_bytes > bytes + bytes / 4;
+  }
 
   std::int64_t bytes_in_use() const;    ///< on loan now; 0 between steps
   std::int64_t peak_bytes() const;      ///< on loan at most

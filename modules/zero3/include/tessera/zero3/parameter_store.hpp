@@ -5,28 +5,49 @@
 #pragma once
 
 #include <deque>
-#include <optional>
+#include <memory>
 #include <vector>
 
 #include "tessera/zero3/buffer_pool.hpp"
+#include "tessera/zero3/gradient_transport.hpp"
 #include "tessera/zero3/unit.hpp"
 
 namespace tessera::zero3 {
 
-/// In which type gradients travel in the reduce-scatter; sums over tokens and micro-steps stay f32.
-enum class GradientTransport { f32, bf16 };
+template <class T>
+class GatheredUnits;
+class GradientSums;
+class NodeGroup;
 
-/// T, in {float, bf16}: the type in which parameters are gathered and used.
+/// Where the ranks of a unit's group are on one node, its parameters lie whole in shared memory in
+/// type T and gradients are summed straight from the neighbours' buffers (with T = float the
+/// masters themselves lie there). TESSERA_SHARED_MEMORY=off, or a full /dev/shm: everything
+/// travels by MPI, with the same results to the bit. T, in {float, bf16}: the type in which
+/// parameters are gathered and used.
 template <class T>
 class ParameterStore {
  public:
   /// collective over grid.world().
   ParameterStore(std::vector<UnitSpec> specs, GradientTransport transport = GradientTransport::f32);
+  ParameterStore(const ParameterStore&) = delete;
+  ParameterStore& operator=(const ParameterStore&) = delete;
+  ~ParameterStore();
 
   std::size_t num_units() const { return units_.size(); }
   Unit& unit(std::size_t unit_idx) { return units_[unit_idx]; }
   const Unit& unit(std::size_t unit_idx) const { return units_[unit_idx]; }
   const BufferPool& pool() const { return pool_; }
+
+  /// From here on masters may be written, each until its unit is gathered next: no rank still reads
+  /// what it gathered before. A new store's masters are open. Where the ranks of a group share
+  /// memory, a rank must not run ahead and change what its neighbours still read; optimizer_step
+  /// opens them itself. Nothing is gathered now. collective over the units' groups.
+  void open_masters();
+  /// Where the working-type copy of this rank's shard lies for good, [shard_size]; whoever writes
+  /// the master may write it in the same pass, and then calls set_written(). Empty: there is none.
+  /// local.
+  kernel::Vector<T> working_shard(std::size_t unit_idx) const;
+  void set_written(std::size_t unit_idx);
 
   /// Starts the all-gather of a unit unless it is gathered or on its way. collective over its
   /// group.
@@ -49,27 +70,12 @@ class ParameterStore {
   void zero_gradients();
 
  private:
-  struct Gathered {
-    BufferPool::Loan loan;
-    const T* data = nullptr;
-    comm::Request request;
-  };
-  struct Reduction {
-    std::size_t unit_idx = 0;
-    BufferPool::Loan contribution;  ///< [flat_size] f32, or the bf16 copy that travels
-    BufferPool::Loan sum;           ///< [shard_size]
-    comm::Request request;
-  };
-
-  void finish_oldest_reduction();
-
   kernel::Execution execution_;
-  GradientTransport transport_;
   std::deque<Unit> units_;  // a deque: units neither move nor copy, slices point into them
-  std::vector<std::optional<Gathered>> gathered_;
-  std::vector<std::optional<BufferPool::Loan>> gradients_;
-  std::deque<Reduction> reductions_;
   BufferPool pool_;
+  std::vector<std::unique_ptr<NodeGroup>> groups_;
+  std::unique_ptr<GatheredUnits<T>> gathered_;
+  std::unique_ptr<GradientSums> gradients_;
 };
 
 }  // namespace tessera::zero3

@@ -21,7 +21,7 @@ struct UnitSpec {
 
 class Unit {
  public:
-  /// Verifies the placement and allocates zeroed master and gradient shards.
+  /// Verifies the placement and allocates a zeroed gradient shard; the master follows.
   /// collective over spec.placement.group().
   explicit Unit(UnitSpec spec);
 
@@ -39,6 +39,10 @@ class Unit {
   const kernel::Vector<float>& exp_avg() const { return exp_avg_; }  ///< [shard_size] or empty
   const kernel::Vector<float>& exp_avg_sq() const { return exp_avg_sq_; }
 
+  /// Allocates a zeroed master shard unless there is one. local.
+  void allocate_master();
+  /// The master shard lies in memory of the caller's, zeroed. local.
+  void set_master(kernel::Vector<float> master) { master_ = master; }
   /// Allocates zeroed Adam moments unless they are there. local.
   void allocate_moments();
 
