@@ -36,33 +36,43 @@ struct BackwardScratch {
   }
 };
 
-/// <dout, out> of every query and head, in the layout of lse.
+/// What the softmax's backward needs of each row, in the layout of lse.
+struct RowTerms {
+  Vector<float> products;  ///< <dout, out>
+  Vector<float> log2_lse;  ///< lse in units of log2(e), so that exponentials are powers of two
+};
+
 template <class T>
-Vector<float> output_products(const Execution& execution, const AttentionShape& shape,
-                              const float* out, const T* dout) {
+RowTerms row_terms(const Execution& execution, const AttentionShape& shape, const float* out,
+                   const float* lse, const T* dout) {
   const std::int64_t group = shape.group(), kv_heads = shape.kv_heads, size = shape.value_size;
   const std::int64_t length = shape.length, query_heads = shape.query_heads;
   const std::int64_t num_rows = shape.sequences * length * query_heads;
-  const Vector<float> products(uninitialized("attention output products"), num_rows);
+  const auto products = new_vector<float>("attention output products", num_rows);
+  const auto log2_lse = new_vector<float>("attention log2 lse", num_rows);
   Kokkos::parallel_for(
-      "attention_output_products", Team(execution, static_cast<int>(num_rows), Kokkos::AUTO),
+      "attention_row_terms", Team(execution, static_cast<int>(num_rows / group), Kokkos::AUTO),
       KOKKOS_LAMBDA(const Team::member_type& team) {
-        const std::int64_t row = team.league_rank();
-        const std::int64_t token = row / query_heads;
-        const std::int64_t head = row % query_heads;
-        const float* o = out + row * size;
-        const T* d = dout + row * size;
-        float product = 0.0f;
-        Kokkos::parallel_reduce(
-            Kokkos::TeamVectorRange(team, std::int64_t(0), size),
-            [=](const std::int64_t i, float& sum) { sum += o[i] * static_cast<float>(d[i]); },
-            product);
-        const std::int64_t pair = token / length * kv_heads + head / group;
-        Kokkos::single(Kokkos::PerTeam(team), [=]() {
-          products((pair * length + token % length) * group + head % group) = product;
-        });
+        const std::int64_t token = team.league_rank() / kv_heads;
+        const std::int64_t kv_head = team.league_rank() % kv_heads;
+        const std::int64_t pair = token / length * kv_heads + kv_head;
+        for (std::int64_t g = 0; g < group; ++g) {
+          const std::int64_t head = kv_head * group + g;
+          const std::int64_t row = (pair * length + token % length) * group + g;
+          const float* o = out + (token * query_heads + head) * size;
+          const T* d = dout + (token * query_heads + head) * size;
+          float product = 0.0f;
+          Kokkos::parallel_reduce(
+              Kokkos::TeamVectorRange(team, std::int64_t(0), size),
+              [=](const std::int64_t i, float& sum) { sum += o[i] * static_cast<float>(d[i]); },
+              product);
+          Kokkos::single(Kokkos::PerTeam(team), [=]() {
+            products(row) = product;
+            log2_lse(row) = lse[row] * log2_of_e;
+          });
+        }
       });
-  return products;
+  return {products, log2_lse};
 }
 
 /// dsinks[h] -= sum over queries of exp(sink - lse) * product: a sink takes probability and gives
@@ -94,33 +104,35 @@ template <class T>
 void pack_rows(const Execution& execution, const AttentionShape& shape, Interval pairs,
                Interval queries, const T* dout, T* packed) {
   const std::int64_t group = shape.group(), kv_heads = shape.kv_heads, size = shape.value_size;
-  const std::int64_t length = shape.length, query_heads = shape.query_heads;
-  const std::int64_t rows = queries.count * group;
+  const std::int64_t length = shape.length, width = shape.query_heads * size;
+  const std::int64_t position_size = group * size;
   Kokkos::parallel_for(
-      "attention_pack_dout", Team(execution, static_cast<int>(pairs.count * rows), Kokkos::AUTO),
+      "attention_pack_dout",
+      Team(execution, static_cast<int>(pairs.count * queries.count), Kokkos::AUTO),
       KOKKOS_LAMBDA(const Team::member_type& team) {
-        const std::int64_t row = team.league_rank();
-        const std::int64_t pair = pairs.first + row / rows;
-        const std::int64_t token = pair / kv_heads * length + queries.first + row % rows / group;
-        const std::int64_t head = pair % kv_heads * group + row % group;
-        const T* source = dout + (token * query_heads + head) * size;
-        T* destination = packed + row * size;
-        Kokkos::parallel_for(Kokkos::TeamVectorRange(team, std::int64_t(0), size),
+        const std::int64_t pair = pairs.first + team.league_rank() / queries.count;
+        const std::int64_t query = queries.first + team.league_rank() % queries.count;
+        const std::int64_t token = pair / kv_heads * length + query;
+        const T* source = dout + token * width + pair % kv_heads * position_size;
+        T* destination = packed + team.league_rank() * position_size;
+        Kokkos::parallel_for(Kokkos::TeamVectorRange(team, std::int64_t(0), position_size),
                              [=](const std::int64_t d) { destination[d] = source[d]; });
       });
 }
 
-/// Per key: probability = exp(scale * score - lse), dscore = probability * (dprobability -
-/// product), the scale of the scores already multiplied in; zero where the key is not visible.
+/// Scores become probabilities and dprobability becomes the gradient of q . k, with the scale of
+/// the scores already multiplied in; zero where the key is not visible.
 template <class T>
 void softmax_backward_step(const Execution& execution, const AttentionShape& shape, Interval pairs,
-                           Interval queries, Interval keys, const float* lse, const float* products,
+                           Interval queries, Interval keys, const RowTerms& terms,
                            const BackwardScratch<T>& scratch) {
   const float* scores = scratch.scores.data();
   const float* dprobabilities = scratch.dprobability.data();
   T* probabilities = scratch.probabilities.data();
   T* dscores = scratch.dscores.data();
-  const float scale = shape.scale;
+  const float* products = terms.products.data();
+  const float* log2_lse = terms.log2_lse.data();
+  const float scale = shape.scale, log2_scale = shape.scale * log2_of_e;
   const std::int64_t window = shape.window > 0 ? shape.window : shape.length;
   const std::int64_t group = shape.group(), length = shape.length;
   const std::int64_t rows = queries.count * group;
@@ -130,31 +142,29 @@ void softmax_backward_step(const Execution& execution, const AttentionShape& sha
       KOKKOS_LAMBDA(const Team::member_type& team) {
         const std::int64_t pair = pairs.first + team.league_rank() / keys.count;
         const std::int64_t key = keys.first + team.league_rank() % keys.count;
-        const std::int64_t after = key - queries.first;
-        const std::int64_t until = key + window - queries.first;
-        const std::int64_t first = after < 0 ? 0 : after > queries.count ? queries.count : after;
-        const std::int64_t last = until < first           ? first
-                                  : until > queries.count ? queries.count
-                                                          : until;
-        const std::int64_t begin = first * group, end = last * group;
+        const std::int64_t first = key - queries.first;
+        const VisibleSpan visible(first * group, (first + window) * group, rows);
         const std::int64_t offset = team.league_rank() * rows;
         const float* score = scores + offset;
         const float* dprobability = dprobabilities + offset;
         T* probability = probabilities + offset;
         T* dscore = dscores + offset;
-        const float* row_lse = lse + (pair * length + queries.first) * group;
+        const float* row_lse = log2_lse + (pair * length + queries.first) * group;
         const float* product = products + (pair * length + queries.first) * group;
+        Kokkos::parallel_for(
+            Kokkos::TeamVectorRange(team, visible.vector_begin, visible.vector_end),
+            [=](const std::int64_t r) {
+              const float p = exp2_nonpositive(score[r] * log2_scale - row_lse[r]);
+              dscore[r] = round_to<T>(p * (dprobability[r] - product[r]) * scale);
+              probability[r] = round_to<T>(p);
+            });
+        team.team_barrier();
         const auto clear = [=](const std::int64_t r) {
           probability[r] = T(0.0f);
           dscore[r] = T(0.0f);
         };
-        Kokkos::parallel_for(Kokkos::TeamVectorRange(team, std::int64_t(0), begin), clear);
-        Kokkos::parallel_for(Kokkos::TeamVectorRange(team, begin, end), [=](const std::int64_t r) {
-          const float p = exp_nonpositive(score[r] * scale - row_lse[r]);
-          dscore[r] = T(p * (dprobability[r] - product[r]) * scale);
-          probability[r] = T(p);
-        });
-        Kokkos::parallel_for(Kokkos::TeamVectorRange(team, end, rows), clear);
+        Kokkos::parallel_for(Kokkos::TeamVectorRange(team, std::int64_t(0), visible.begin), clear);
+        Kokkos::parallel_for(Kokkos::TeamVectorRange(team, visible.end, rows), clear);
       });
 }
 
@@ -176,9 +186,9 @@ void attention_backward(const Execution& execution, const AttentionShape& shape,
   const std::int64_t q_stride = shape.length * group * d;
   const std::int64_t k_stride = shape.length * d, v_stride = shape.length * size;
 
-  const Vector<float> products = output_products(execution, shape, out, dout);
+  const RowTerms terms = row_terms(execution, shape, out, lse, dout);
   if (sinks != nullptr && dsinks != nullptr) {
-    add_sink_gradient(execution, shape, sinks, lse, products.data(), dsinks);
+    add_sink_gradient(execution, shape, sinks, lse, terms.products.data(), dsinks);
   }
   Kokkos::deep_copy(execution, Vector<float>(dk, num_pairs * k_stride), 0.0f);
   Kokkos::deep_copy(execution, Vector<float>(dv, num_pairs * v_stride), 0.0f);
@@ -207,8 +217,7 @@ void attention_backward(const Execution& execution, const AttentionShape& shape,
                      row_block(scratch.scores.data(), rows, 0, keys.count), stride);
         gemm_batched(execution, pairs.count, v_block, v_stride, dout_block.t(), rows * size,
                      row_block(scratch.dprobability.data(), rows, 0, keys.count), stride);
-        softmax_backward_step(execution, shape, pairs, queries, keys, lse, products.data(),
-                              scratch);
+        softmax_backward_step(execution, shape, pairs, queries, keys, terms, scratch);
         gemm_batched(execution, pairs.count, p_block, stride, dout_block, rows * size,
                      row_block(dv + pair * v_stride, size, key, keys.count), v_stride,
                      Into::accumulate);

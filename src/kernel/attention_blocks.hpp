@@ -30,31 +30,61 @@ struct AttentionBlocks {
   std::int64_t keys = 1;     ///< positions
 };
 
+/// Where a block of keys begins and where vector loops over a block begin and end: multiples of
+/// this, so that they have no remainder. A multiple of the vector lengths of all types.
+inline constexpr std::int64_t attention_lanes = 32;
+
+/// What the blocks are made for. A block's scores are written by one product, read by the softmax
+/// and read again by the next product: they should be in the second-level cache all the while.
+inline constexpr std::int64_t attention_scratch_bytes = 512 << 10;
+inline constexpr std::int64_t attention_block_rows = 256;
+inline constexpr std::int64_t attention_block_keys = 256;
+
 /// Blocks whose scratch memory, score_bytes per score and row_bytes per row of queries, stays
-/// within a bound that fits the second-level cache (one pair at least).
+/// within attention_scratch_bytes (one pair at least). Fewer queries waste less: a block computes
+/// all scores of its first to its last visible key, and the causal mask drops half a block's
+/// square, a window nearly all of it. Short blocks cost the products more.
 inline AttentionBlocks attention_blocks(const AttentionShape& shape, std::int64_t score_bytes,
                                         std::int64_t row_bytes) {
-  constexpr std::int64_t max_scratch_bytes = 2 << 20;
-  constexpr std::int64_t rows_wanted = 1024;
   const auto least = [](std::int64_t a, std::int64_t b) { return a < b ? a : b; };
-  const std::int64_t by_rows = rows_wanted / shape.group();
-  const std::int64_t queries = by_rows < 32 ? 32 : least(by_rows, 128);
+  const auto bounded = [](std::int64_t x, std::int64_t low, std::int64_t high) {
+    return x < low ? low : x > high ? high : x;
+  };
+  const bool has_window = shape.window > 0 && shape.window < shape.length;
+  std::int64_t queries = bounded(attention_block_rows / shape.group(), 16, 128);
+  if (has_window) queries = least(queries, bounded(shape.window / 4, 16, 128));
   AttentionBlocks blocks;
   blocks.queries = least(queries, shape.length);
-  blocks.keys = least(256, shape.length);
+  blocks.keys = attention_block_keys;
+  blocks.keys = least(blocks.keys, shape.length);
   const std::int64_t pair_bytes =
       blocks.queries * shape.group() * (blocks.keys * score_bytes + row_bytes);
-  const std::int64_t fitting = max_scratch_bytes / pair_bytes;
+  const std::int64_t fitting = attention_scratch_bytes / pair_bytes;
   blocks.pairs = least(fitting > 1 ? fitting : 1, shape.sequences * shape.kv_heads);
   return blocks;
 }
 
-/// The keys that at least one of the queries sees.
+/// From the first key that one of the queries sees, or a few before it, to the last.
 inline Interval visible_keys(const AttentionShape& shape, Interval queries) {
   const std::int64_t oldest = queries.first - shape.window + 1;
   const std::int64_t first = shape.window > 0 && oldest > 0 ? oldest : 0;
-  return {first, queries.end() - first};
+  const std::int64_t aligned = first / attention_lanes * attention_lanes;
+  return {aligned, queries.end() - aligned};
 }
+
+/// The part of a block of `count` elements that something sees, and what vector loops take for it.
+struct VisibleSpan {
+  std::int64_t begin, end;                ///< visible
+  std::int64_t vector_begin, vector_end;  ///< around it, whole vectors where the block has them
+
+  KOKKOS_INLINE_FUNCTION VisibleSpan(std::int64_t first, std::int64_t last, std::int64_t count) {
+    begin = first < 0 ? 0 : first > count ? count : first;
+    end = last < begin ? begin : last > count ? count : last;
+    const std::int64_t after = (end + attention_lanes - 1) / attention_lanes * attention_lanes;
+    vector_begin = end == begin ? begin : begin / attention_lanes * attention_lanes;
+    vector_end = end == begin ? end : after < count ? after : count;
+  }
+};
 
 /// Rows [first, first + count) of a contiguous matrix with `cols` columns.
 template <class T>

@@ -11,6 +11,19 @@
 namespace tessera::kernel {
 namespace {
 
+/// Where a row's online softmax stands; logits in units of log2(e), so that exponentials are powers
+/// of two.
+struct RowState {
+  float maximum;
+  float total;  ///< sum of 2^(logit - maximum)
+};
+
+/// Before the first block the sink, if any, is the only logit seen.
+KOKKOS_INLINE_FUNCTION RowState initial_state(const float* sinks, std::int64_t head) {
+  const bool has_sink = sinks != nullptr && sinks[head] > -INFINITY;
+  return has_sink ? RowState{sinks[head] * log2_of_e, 1.0f} : RowState{-INFINITY, 0.0f};
+}
+
 /// What one block of queries carries from key block to key block; row r = (pair, position, head of
 /// the group).
 template <class T>
@@ -18,95 +31,97 @@ struct ForwardScratch {
   Vector<float> scores;     ///< [pairs, rows, keys]
   Vector<T> probabilities;  ///< the same in T; for T = float the scores themselves
   Vector<float> sums;       ///< [pairs, rows, Dv] sum of probability times value
-  Vector<float> maximum;    ///< [pairs, rows] largest logit so far
-  Vector<float> total;      ///< [pairs, rows] sum of exp(logit - maximum)
+  Vector<RowState> states;  ///< [pairs, rows]
 
-  ForwardScratch(const AttentionShape& shape, const AttentionBlocks& blocks)
-      : scores(uninitialized("attention scores"),
-               blocks.pairs * blocks.queries * shape.group() * blocks.keys),
-        sums(uninitialized("attention sums"),
-             blocks.pairs * blocks.queries * shape.group() * shape.value_size),
-        maximum(uninitialized("attention maximum"), blocks.pairs * blocks.queries * shape.group()),
-        total(uninitialized("attention total"), blocks.pairs * blocks.queries * shape.group()) {
+  ForwardScratch(const AttentionShape& shape, const AttentionBlocks& blocks) {
+    const std::int64_t rows = blocks.pairs * blocks.queries * shape.group();
+    scores = new_vector<float>("attention scores", rows * blocks.keys);
+    sums = new_vector<float>("attention sums", rows * shape.value_size);
+    states = new_vector<RowState>("attention states", rows);
     if constexpr (std::is_same_v<T, float>) {
       probabilities = scores;
     } else {
-      probabilities = Vector<T>(uninitialized("attention probabilities"), scores.size());
+      probabilities = new_vector<T>("attention probabilities", scores.size());
     }
   }
 };
 
-/// Scores of one key block become probabilities relative to the maximum so far; maximum, total and
-/// the sums of earlier blocks follow. Before the first block the sink, if any, is the only logit
-/// seen.
+/// Scores of one row of a block become probabilities relative to the maximum so far, zero where the
+/// key is not visible.
+template <class T>
+KOKKOS_INLINE_FUNCTION RowState softmax_row(const Team::member_type& team, const RowState& old,
+                                            const VisibleSpan& visible, std::int64_t count,
+                                            float scale, float* score, T* probability) {
+  const auto hide = [=](const std::int64_t j) { score[j] = -INFINITY; };
+  Kokkos::parallel_for(Kokkos::TeamVectorRange(team, visible.vector_begin, visible.begin), hide);
+  Kokkos::parallel_for(Kokkos::TeamVectorRange(team, visible.end, visible.vector_end), hide);
+  team.team_barrier();
+  std::int32_t largest;
+  Kokkos::parallel_reduce(
+      Kokkos::TeamVectorRange(team, visible.vector_begin, visible.vector_end),
+      [=](const std::int64_t j, std::int32_t& running) {
+        const std::int32_t ordered = ordered_bits(score[j]);
+        running = ordered > running ? ordered : running;
+      },
+      Kokkos::Max<std::int32_t>(largest));
+  const bool is_empty = visible.begin == visible.end;
+  const float block_maximum = is_empty ? -INFINITY : from_ordered_bits(largest) * scale;
+  const float maximum = block_maximum > old.maximum ? block_maximum : old.maximum;
+  float total = 0.0f;
+  Kokkos::parallel_reduce(
+      Kokkos::TeamVectorRange(team, visible.vector_begin, visible.vector_end),
+      [=](const std::int64_t j, float& running) {
+        const float p = exp2_nonpositive(score[j] * scale - maximum);
+        probability[j] = round_to<T>(p);
+        running += p;
+      },
+      total);
+  const auto clear = [=](const std::int64_t j) { probability[j] = T(0.0f); };
+  Kokkos::parallel_for(Kokkos::TeamVectorRange(team, std::int64_t(0), visible.vector_begin), clear);
+  Kokkos::parallel_for(Kokkos::TeamVectorRange(team, visible.vector_end, count), clear);
+  return {maximum, total};
+}
+
+/// Scores of one key block become probabilities; maximum, total and the sums of earlier blocks
+/// follow.
 template <class T>
 void softmax_step(const Execution& execution, const AttentionShape& shape, Interval pairs,
                   Interval queries, Interval keys, bool is_first, const float* sinks,
                   const ForwardScratch<T>& scratch) {
-  const float* scores = scratch.scores.data();
+  float* scores = scratch.scores.data();
   T* probabilities = scratch.probabilities.data();
   float* sums = scratch.sums.data();
-  float* maximum = scratch.maximum.data();
-  float* total = scratch.total.data();
-  const float scale = shape.scale;
+  RowState* states = scratch.states.data();
+  const float scale = shape.scale * log2_of_e;
   const std::int64_t window = shape.window > 0 ? shape.window : shape.length;
   const std::int64_t group = shape.group(), kv_heads = shape.kv_heads, size = shape.value_size;
-  const std::int64_t rows = queries.count * group;
   Kokkos::parallel_for(
-      "attention_softmax", Team(execution, static_cast<int>(pairs.count * rows), Kokkos::AUTO),
+      "attention_softmax",
+      Team(execution, static_cast<int>(pairs.count * queries.count), Kokkos::AUTO),
       KOKKOS_LAMBDA(const Team::member_type& team) {
-        const std::int64_t row = team.league_rank();
-        const std::int64_t pair = pairs.first + row / rows;
-        const std::int64_t query = queries.first + row % rows / group;
-        const std::int64_t head = pair % kv_heads * group + row % group;
-        const std::int64_t oldest = query - window + 1 - keys.first;
-        const std::int64_t newest_end = query + 1 - keys.first;
-        const std::int64_t begin = oldest < 0 ? 0 : oldest > keys.count ? keys.count : oldest;
-        const std::int64_t end = newest_end < begin        ? begin
-                                 : newest_end > keys.count ? keys.count
-                                                           : newest_end;
-        const float* score = scores + row * keys.count;
-        T* probability = probabilities + row * keys.count;
-
-        const bool has_sink = sinks != nullptr && sinks[head] > -INFINITY;
-        const float old_maximum = !is_first ? maximum[row] : has_sink ? sinks[head] : -INFINITY;
-        const float old_total = !is_first ? total[row] : has_sink ? 1.0f : 0.0f;
-        std::int32_t largest;
-        Kokkos::parallel_reduce(
-            Kokkos::TeamVectorRange(team, begin, end),
-            [=](const std::int64_t j, std::int32_t& running) {
-              const std::int32_t ordered = ordered_bits(score[j]);
-              running = ordered > running ? ordered : running;
-            },
-            Kokkos::Max<std::int32_t>(largest));
-        const float block_maximum = end > begin ? from_ordered_bits(largest) * scale : -INFINITY;
-        const float new_maximum = block_maximum > old_maximum ? block_maximum : old_maximum;
-
-        float block_total = 0.0f;
-        Kokkos::parallel_reduce(
-            Kokkos::TeamVectorRange(team, begin, end),
-            [=](const std::int64_t j, float& running) {
-              const float p = exp_nonpositive(score[j] * scale - new_maximum);
-              probability[j] = T(p);
-              running += p;
-            },
-            block_total);
-        Kokkos::parallel_for(Kokkos::TeamVectorRange(team, std::int64_t(0), begin),
-                             [=](const std::int64_t j) { probability[j] = T(0.0f); });
-        Kokkos::parallel_for(Kokkos::TeamVectorRange(team, end, keys.count),
-                             [=](const std::int64_t j) { probability[j] = T(0.0f); });
-
-        // Nothing seen before: exp(-inf - x) is 0, and -inf - -inf would be NaN.
-        const float rescale = old_total > 0.0f ? std::exp(old_maximum - new_maximum) : 0.0f;
-        if (!is_first && rescale != 1.0f) {
-          float* sum = sums + row * size;
-          Kokkos::parallel_for(Kokkos::TeamVectorRange(team, std::int64_t(0), size),
-                               [=](const std::int64_t d) { sum[d] *= rescale; });
+        const std::int64_t pair = pairs.first + team.league_rank() / queries.count;
+        const std::int64_t query = queries.first + team.league_rank() % queries.count;
+        const std::int64_t after = query + 1 - keys.first;
+        const VisibleSpan visible(after - window, after, keys.count);
+        for (std::int64_t g = 0; g < group; ++g) {
+          const std::int64_t row = team.league_rank() * group + g;
+          const RowState old =
+              is_first ? initial_state(sinks, pair % kv_heads * group + g) : states[row];
+          const RowState block =
+              softmax_row(team, old, visible, keys.count, scale, scores + row * keys.count,
+                          probabilities + row * keys.count);
+          // Nothing seen before: 2^(-inf - x) is 0, and -inf - -inf would be NaN.
+          const float rescale =
+              old.total > 0.0f ? exp2_nonpositive(old.maximum - block.maximum) : 0.0f;
+          if (!is_first && rescale != 1.0f) {
+            float* sum = sums + row * size;
+            Kokkos::parallel_for(Kokkos::TeamVectorRange(team, std::int64_t(0), size),
+                                 [=](const std::int64_t d) { sum[d] *= rescale; });
+          }
+          Kokkos::single(Kokkos::PerTeam(team), [=]() {
+            states[row] = {block.maximum, old.total * rescale + block.total};
+          });
         }
-        Kokkos::single(Kokkos::PerTeam(team), [=]() {
-          maximum[row] = new_maximum;
-          total[row] = old_total * rescale + block_total;
-        });
       });
 }
 
@@ -115,27 +130,30 @@ template <class T>
 void finish_rows(const Execution& execution, const AttentionShape& shape, Interval pairs,
                  Interval queries, const ForwardScratch<T>& scratch, float* out, float* lse) {
   const float* sums = scratch.sums.data();
-  const float* maximum = scratch.maximum.data();
-  const float* total = scratch.total.data();
+  const RowState* states = scratch.states.data();
   const std::int64_t group = shape.group(), kv_heads = shape.kv_heads, size = shape.value_size;
   const std::int64_t length = shape.length, query_heads = shape.query_heads;
-  const std::int64_t rows = queries.count * group;
   Kokkos::parallel_for(
-      "attention_finish", Team(execution, static_cast<int>(pairs.count * rows), Kokkos::AUTO),
+      "attention_finish",
+      Team(execution, static_cast<int>(pairs.count * queries.count), Kokkos::AUTO),
       KOKKOS_LAMBDA(const Team::member_type& team) {
-        const std::int64_t row = team.league_rank();
-        const std::int64_t pair = pairs.first + row / rows;
-        const std::int64_t query = queries.first + row % rows / group;
-        const std::int64_t head = pair % kv_heads * group + row % group;
-        const std::int64_t token = pair / kv_heads * length + query;
-        const float inverse = 1.0f / total[row];
-        const float* sum = sums + row * size;
-        float* result = out + (token * query_heads + head) * size;
-        Kokkos::parallel_for(Kokkos::TeamVectorRange(team, std::int64_t(0), size),
-                             [=](const std::int64_t d) { result[d] = sum[d] * inverse; });
-        Kokkos::single(Kokkos::PerTeam(team), [=]() {
-          lse[(pair * length + query) * group + row % group] = maximum[row] + std::log(total[row]);
-        });
+        const std::int64_t pair = pairs.first + team.league_rank() / queries.count;
+        const std::int64_t query = queries.first + team.league_rank() % queries.count;
+        const std::int64_t head = pair % kv_heads * group;
+        float* result = out + ((pair / kv_heads * length + query) * query_heads + head) * size;
+        for (std::int64_t g = 0; g < group; ++g) {
+          const std::int64_t row = team.league_rank() * group + g;
+          const RowState state = states[row];
+          const float inverse = 1.0f / state.total;
+          Kokkos::parallel_for(
+              Kokkos::TeamVectorRange(team, std::int64_t(0), size),
+              [=](const std::int64_t d) { result[g * size + d] = sums[row * size + d] * inverse; });
+          Kokkos::single(Kokkos::PerTeam(team), [=]() {
+            constexpr double ln2 = 0.693147180559945309;
+            lse[(pair * length + query) * group + g] =
+                static_cast<float>(state.maximum * ln2 + std::log(state.total));
+          });
+        }
       });
 }
 
