@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Matrix products: the one narrow interface through which every product goes. Backends:
-// gemm_onednn.cpp (host), gemm_reference.cpp (plain loops, the oracle); cuBLAS later.
+// gemm_packed.cpp (bf16 with AMX or AVX-512), gemm_onednn.cpp (f32, other processors),
+// gemm_reference.cpp (plain loops, the oracle); cuBLAS later.
 #pragma once
 
 #include <cstdint>
@@ -48,6 +49,10 @@ template <class T, class TC>
 void gemm_batched(const Execution& execution, std::int64_t batch, Operand<const T> a,
                   std::int64_t a_batch_stride, Operand<const T> b, std::int64_t b_batch_stride,
                   Operand<TC> c, std::int64_t c_batch_stride, Into into = Into::overwrite);
+
+/// Who multiplies bf16 here: "AMX", "AVX512-BF16" or "oneDNN". Chosen at the first call by what the
+/// processor has, or by TESSERA_GEMM=amx|avx512|onednn; throws usage if that cannot be had. local.
+const char* bf16_product_backend();
 
 namespace reference {
 /// The same by plain loops with f64 sums. Host memory.

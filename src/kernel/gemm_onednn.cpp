@@ -2,6 +2,8 @@
 // Matrix products on the host through oneDNN's matmul. A primitive is made once per shape and kept,
 // because making one costs from microseconds (known to oneDNN's own cache) to milliseconds
 // (compiled).
+#include "kernel/gemm_onednn.hpp"
+
 #include <array>
 #include <memory>
 #include <oneapi/dnnl/dnnl.hpp>
@@ -11,13 +13,9 @@
 
 #include "base/contract.hpp"
 #include "base/error.hpp"
-#include "kernel/gemm.hpp"
 
-namespace tessera::kernel {
+namespace tessera::kernel::onednn {
 namespace {
-
-static_assert(Kokkos::SpaceAccessibility<Kokkos::HostSpace, Memory>::accessible,
-              "gemm_onednn.cpp multiplies in host memory; a device build needs another backend");
 
 /// Element strides of one operand after its transposition.
 struct Strides {
@@ -146,16 +144,6 @@ Strides strides_of(const Operand<T>& x, std::int64_t batch_stride) {
   return {batch_stride, stride, 1};
 }
 
-template <class TC>
-void fill_zeros(std::int64_t batch, const Operand<TC>& c, std::int64_t batch_stride) {
-  for (std::int64_t i = 0; i < batch; ++i) {
-    for (std::int64_t row = 0; row < c.rows; ++row) {
-      TC* first = c.data + i * batch_stride + row * c.stride;
-      std::fill(first, first + c.cols, TC(0.0f));
-    }
-  }
-}
-
 /// A contiguous f32 copy, for processors whose oneDNN has no bf16.
 std::vector<float> widen(const Operand<const bf16>& x) {
   std::vector<float> wide(static_cast<std::size_t>(x.rows * x.cols));
@@ -168,17 +156,18 @@ std::vector<float> widen(const Operand<const bf16>& x) {
 }
 
 template <class TC>
-void widened_gemm(const Execution& execution, const Operand<const bf16>& a,
-                  const Operand<const bf16>& b, const Operand<TC>& c, Into into) {
+void widened_gemm(const Operand<const bf16>& a, const Operand<const bf16>& b, const Operand<TC>& c,
+                  Into into) {
   const std::vector<float> wide_a = widen(a);
   const std::vector<float> wide_b = widen(b);
   const Operand<const float> f32_a{wide_a.data(), a.rows, a.cols, a.cols, a.transposed};
   const Operand<const float> f32_b{wide_b.data(), b.rows, b.cols, b.cols, b.transposed};
   if constexpr (std::is_same_v<TC, float>) {
-    gemm(execution, f32_a, f32_b, c, into);
+    gemm_batched(1, f32_a, 0, f32_b, 0, c, 0, into);
   } else {
     std::vector<float> product(static_cast<std::size_t>(c.rows * c.cols));
-    gemm(execution, f32_a, f32_b, Operand<float>{product.data(), c.rows, c.cols, c.cols});
+    gemm_batched(1, f32_a, 0, f32_b, 0, Operand<float>{product.data(), c.rows, c.cols, c.cols}, 0,
+                 Into::overwrite);
     for (std::int64_t row = 0; row < c.rows; ++row) {
       for (std::int64_t col = 0; col < c.cols; ++col) {
         TC& element = c.data[row * c.stride + col];
@@ -189,29 +178,12 @@ void widened_gemm(const Execution& execution, const Operand<const bf16>& a,
   }
 }
 
-template <class T, class TC>
-void expect_conformable(const Operand<const T>& a, const Operand<const T>& b,
-                        const Operand<TC>& c) {
-  TESSERA_EXPECT(!c.transposed);
-  TESSERA_EXPECT(a.op_rows() == c.rows && b.op_cols() == c.cols && a.op_cols() == b.op_rows());
-  TESSERA_EXPECT(a.rows <= 1 || a.stride >= a.cols);
-  TESSERA_EXPECT(b.rows <= 1 || b.stride >= b.cols);
-  TESSERA_EXPECT(c.rows <= 1 || c.stride >= c.cols);
-}
-
 }  // namespace
 
 template <class T, class TC>
-void gemm_batched(const Execution& execution, std::int64_t batch, Operand<const T> a,
-                  std::int64_t a_batch_stride, Operand<const T> b, std::int64_t b_batch_stride,
-                  Operand<TC> c, std::int64_t c_batch_stride, Into into) {
-  expect_conformable(a, b, c);
-  if (batch == 0 || c.rows == 0 || c.cols == 0) return;
-  execution.fence();  // the operands may still be being written
-  if (a.op_cols() == 0) {
-    if (into == Into::overwrite) fill_zeros(batch, c, c_batch_stride);
-    return;
-  }
+void gemm_batched(std::int64_t batch, Operand<const T> a, std::int64_t a_batch_stride,
+                  Operand<const T> b, std::int64_t b_batch_stride, Operand<TC> c,
+                  std::int64_t c_batch_stride, Into into) {
   const Problem problem{.ab = dtype_of<T>,
                         .c = dtype_of<TC>,
                         .batch = batch,
@@ -233,7 +205,7 @@ void gemm_batched(const Execution& execution, std::int64_t batch, Operand<const 
   }
   if constexpr (std::is_same_v<T, bf16>) {
     for (std::int64_t i = 0; i < batch; ++i) {
-      widened_gemm(execution, a, b, c, into);
+      widened_gemm(a, b, c, into);
       a.data += a_batch_stride;
       b.data += b_batch_stride;
       c.data += c_batch_stride;
@@ -244,19 +216,12 @@ void gemm_batched(const Execution& execution, std::int64_t batch, Operand<const 
   }
 }
 
-template <class T, class TC>
-void gemm(const Execution& execution, Operand<const T> a, Operand<const T> b, Operand<TC> c,
-          Into into) {
-  gemm_batched(execution, 1, a, 0, b, 0, c, 0, into);
-}
-
-#define TESSERA_INSTANTIATE(T, TC)                                                             \
-  template void gemm(const Execution&, Operand<const T>, Operand<const T>, Operand<TC>, Into); \
-  template void gemm_batched(const Execution&, std::int64_t, Operand<const T>, std::int64_t,   \
-                             Operand<const T>, std::int64_t, Operand<TC>, std::int64_t, Into);
+#define TESSERA_INSTANTIATE(T, TC)                                                           \
+  template void gemm_batched(std::int64_t, Operand<const T>, std::int64_t, Operand<const T>, \
+                             std::int64_t, Operand<TC>, std::int64_t, Into);
 TESSERA_INSTANTIATE(float, float)
 TESSERA_INSTANTIATE(bf16, float)
 TESSERA_INSTANTIATE(bf16, bf16)
 #undef TESSERA_INSTANTIATE
 
-}  // namespace tessera::kernel
+}  // namespace tessera::kernel::onednn

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+// Matrix products: contracts, empty products, and who multiplies.
+#include "kernel/gemm.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <string_view>
+#include <type_traits>
+#include <vector>
+
+#include "base/contract.hpp"
+#include "base/error.hpp"
+#include "kernel/gemm_onednn.hpp"
+#include "kernel/gemm_packed.hpp"
+
+namespace tessera::kernel {
+namespace {
+
+static_assert(Kokkos::SpaceAccessibility<Kokkos::HostSpace, Memory>::accessible,
+              "gemm.cpp multiplies in host memory; a device build needs another backend");
+
+template <class T, class TC>
+void expect_conformable(const Operand<const T>& a, const Operand<const T>& b,
+                        const Operand<TC>& c) {
+  TESSERA_EXPECT(!c.transposed);
+  TESSERA_EXPECT(a.op_rows() == c.rows && b.op_cols() == c.cols && a.op_cols() == b.op_rows());
+  TESSERA_EXPECT(a.rows <= 1 || a.stride >= a.cols);
+  TESSERA_EXPECT(b.rows <= 1 || b.stride >= b.cols);
+  TESSERA_EXPECT(c.rows <= 1 || c.stride >= c.cols);
+}
+
+template <class TC>
+void fill_zeros(std::int64_t batch, const Operand<TC>& c, std::int64_t batch_stride) {
+  for (std::int64_t i = 0; i < batch; ++i) {
+    for (std::int64_t row = 0; row < c.rows; ++row) {
+      TC* first = c.data + i * batch_stride + row * c.stride;
+      std::fill(first, first + c.cols, TC(0.0f));
+    }
+  }
+}
+
+/// What TESSERA_GEMM may name, best first.
+struct Choice {
+  std::string_view name;
+  const packed::Backend* backend;
+};
+
+std::vector<Choice> packed_choices() {
+#ifdef TESSERA_PACKED_PRODUCT
+  return {{"amx", packed::amx()}, {"avx512", packed::avx512()}};
+#else
+  return {};
+#endif
+}
+
+/// Null: oneDNN.
+const packed::Backend* forced_backend(std::string_view name) {
+  if (name == "onednn") return nullptr;
+  for (const Choice& choice : packed_choices()) {
+    if (choice.name == name && choice.backend->is_available()) return choice.backend;
+  }
+  if (name != "amx" && name != "avx512") {
+    fail(ErrorKind::usage, "TESSERA_GEMM={} is none of amx, avx512, onednn", name);
+  }
+  fail(ErrorKind::usage,
+       "TESSERA_GEMM={}, which the processor, its system or the compiler of this program does not "
+       "have; unset it to get the best there is",
+       name);
+}
+
+const packed::Backend* chosen_backend() {
+  if (const char* name = std::getenv("TESSERA_GEMM")) return forced_backend(name);
+  for (const Choice& choice : packed_choices()) {
+    if (choice.backend->is_available()) return choice.backend;
+  }
+  return nullptr;
+}
+
+/// Chosen at the first product, for good.
+const packed::Backend* bf16_backend() {
+  static const packed::Backend* const backend = chosen_backend();
+  return backend;
+}
+
+packed::Lines rows_of(const Operand<const bf16>& a) {
+  return {a.data, a.op_rows(), a.op_cols(), a.stride, a.transposed};
+}
+
+packed::Lines columns_of(const Operand<const bf16>& b) {
+  return {b.data, b.op_cols(), b.op_rows(), b.stride, !b.transposed};
+}
+
+template <class TC>
+void packed_gemm(const packed::Backend& backend, const Operand<const bf16>& a,
+                 const Operand<const bf16>& b, const Operand<TC>& c, Into into) {
+  packed::product(backend, rows_of(a), columns_of(b),
+                  {c.data, c.stride, std::is_same_v<TC, bf16>, into == Into::accumulate});
+}
+
+}  // namespace
+
+const char* bf16_product_backend() {
+  const packed::Backend* const backend = bf16_backend();
+  return backend == nullptr ? "oneDNN" : backend->name;
+}
+
+template <class T, class TC>
+void gemm_batched(const Execution& execution, std::int64_t batch, Operand<const T> a,
+                  std::int64_t a_batch_stride, Operand<const T> b, std::int64_t b_batch_stride,
+                  Operand<TC> c, std::int64_t c_batch_stride, Into into) {
+  expect_conformable(a, b, c);
+  if (batch == 0 || c.rows == 0 || c.cols == 0) return;
+  execution.fence();  // the operands may still be being written
+  if (a.op_cols() == 0) {
+    if (into == Into::overwrite) fill_zeros(batch, c, c_batch_stride);
+    return;
+  }
+  if constexpr (std::is_same_v<T, bf16>) {
+    if (const packed::Backend* const backend = bf16_backend()) {
+      for (std::int64_t i = 0; i < batch; ++i) {
+        packed_gemm(*backend, a, b, c, into);
+        a.data += a_batch_stride;
+        b.data += b_batch_stride;
+        c.data += c_batch_stride;
+      }
+      return;
+    }
+  }
+  onednn::gemm_batched(batch, a, a_batch_stride, b, b_batch_stride, c, c_batch_stride, into);
+}
+
+template <class T, class TC>
+void gemm(const Execution& execution, Operand<const T> a, Operand<const T> b, Operand<TC> c,
+          Into into) {
+  gemm_batched(execution, 1, a, 0, b, 0, c, 0, into);
+}
+
+#define TESSERA_INSTANTIATE(T, TC)                                                             \
+  template void gemm(const Execution&, Operand<const T>, Operand<const T>, Operand<TC>, Into); \
+  template void gemm_batched(const Execution&, std::int64_t, Operand<const T>, std::int64_t,   \
+                             Operand<const T>, std::int64_t, Operand<TC>, std::int64_t, Into);
+TESSERA_INSTANTIATE(float, float)
+TESSERA_INSTANTIATE(bf16, float)
+TESSERA_INSTANTIATE(bf16, bf16)
+#undef TESSERA_INSTANTIATE
+
+}  // namespace tessera::kernel

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+// The packed product with AVX512-BF16: 8 rows x 32 columns of sums in registers, A broadcast two k
+// at a time. Includes nothing whose inline functions other files could be linked to.
+#include <immintrin.h>
+
+#include "kernel/gemm_pack.hpp"
+#include "kernel/gemm_packed.hpp"
+#include "kernel/gemm_store.hpp"
+
+namespace tessera::kernel::packed {
+namespace {
+
+constexpr int block_rows = 8;
+constexpr std::int64_t prefetched_tiles = 8;  // of A, which may come from beyond L2
+constexpr std::int64_t max_tiles = 32;        // of a block of k: L2 is fast enough for more
+
+/// One block of rows times one panel, over one block of k.
+struct Block {
+  const char* a;
+  const char* b;
+  std::int64_t num_tiles;
+  const float* sums_before;  ///< null at the first block of k
+  float* sums_after;         ///< null at the last block of k
+  std::int64_t sums_stride;
+  Result c;
+  std::int64_t cols;
+};
+
+Result at(const Result& c, std::int64_t row, std::int64_t col) {
+  const std::int64_t offset = row * c.stride + col;
+  Result moved = c;
+  moved.data = c.is_bf16 ? static_cast<void*>(static_cast<bf16*>(c.data) + offset)
+                         : static_cast<void*>(static_cast<float*>(c.data) + offset);
+  return moved;
+}
+
+/// To be written after the sums are complete.
+inline void prefetch(const Result& c, int num_rows) {
+  const std::int64_t row_bytes = c.stride * (c.is_bf16 ? 2 : 4);
+  const char* row = static_cast<const char*>(c.data);
+  for (int r = 0; r < num_rows; ++r, row += row_bytes) {
+    __builtin_prefetch(row, 1);
+    __builtin_prefetch(row + 64, 1);
+  }
+}
+
+/// Unrolled, or the sums would leave their registers.
+template <int num_rows, int num_vectors, class Use>
+inline void for_each_sum(const Use& use) {
+#pragma GCC unroll 8
+  for (int r = 0; r < num_rows; ++r) {
+#pragma GCC unroll 2
+    for (int v = 0; v < num_vectors; ++v) use(r, v);
+  }
+}
+
+template <int num_rows, int num_vectors>
+void multiply_block(const Block& block) {
+  __m512 sums[num_rows][num_vectors];
+  for_each_sum<num_rows, num_vectors>([&](int r, int v) { sums[r][v] = _mm512_setzero_ps(); });
+  if (block.sums_after == nullptr) prefetch(block.c, num_rows);
+  const char *a = block.a, *b = block.b;
+  for (std::int64_t t = 0; t < block.num_tiles; ++t, a += tile_bytes, b += panel_tile_bytes) {
+    for (int r = 0; r < num_rows; ++r) {
+      _mm_prefetch(a + r * 64 + prefetched_tiles * tile_bytes, _MM_HINT_T0);
+    }
+#pragma GCC unroll 4
+    for (int pair = 0; pair < 16; ++pair) {
+      __m512bh columns[num_vectors];
+      for (int v = 0; v < num_vectors; ++v) {
+        columns[v] = reinterpret_cast<__m512bh>(_mm512_load_si512(b + pair * 128 + v * 64));
+      }
+      for_each_sum<num_rows, num_vectors>([&](int r, int v) {
+        int two;
+        __builtin_memcpy(&two, a + r * 64 + pair * 4, sizeof two);
+        const auto row = reinterpret_cast<__m512bh>(_mm512_set1_epi32(two));
+        sums[r][v] = _mm512_dpbf16_ps(sums[r][v], row, columns[v]);
+      });
+    }
+  }
+  if (block.sums_before != nullptr) {
+    for_each_sum<num_rows, num_vectors>([&](int r, int v) {
+      const float* const before = block.sums_before + r * block.sums_stride + v * 16;
+      sums[r][v] = _mm512_add_ps(_mm512_load_ps(before), sums[r][v]);
+    });
+  }
+  if (block.sums_after != nullptr) {
+    for_each_sum<num_rows, num_vectors>([&](int r, int v) {
+      _mm512_store_ps(block.sums_after + r * block.sums_stride + v * 16, sums[r][v]);
+    });
+    return;
+  }
+  for_each_sum<num_rows, num_vectors>([&](int r, int v) {
+    store_sums(block.c, r, v * 16, first_lanes(block.cols - v * 16), sums[r][v]);
+  });
+}
+
+template <int num_vectors>
+void multiply_block(std::int64_t num_rows, const Block& block) {
+  switch (num_rows) {
+    case 1: return multiply_block<1, num_vectors>(block);
+    case 2: return multiply_block<2, num_vectors>(block);
+    case 3: return multiply_block<3, num_vectors>(block);
+    case 4: return multiply_block<4, num_vectors>(block);
+    case 5: return multiply_block<5, num_vectors>(block);
+    case 6: return multiply_block<6, num_vectors>(block);
+    case 7: return multiply_block<7, num_vectors>(block);
+    default: return multiply_block<block_rows, num_vectors>(block);
+  }
+}
+
+/// Tiles [first, first + num_tiles) of k, for one panel and all rows of the strip.
+void multiply_panel(const Strip& strip, std::int64_t first, std::int64_t num_tiles,
+                    std::int64_t col) {
+  const std::int64_t sums_stride = (strip.cols + panel_cols - 1) / panel_cols * panel_cols;
+  const std::int64_t cols = strip.cols - col;
+  const bool is_last = first + num_tiles >= strip.num_tiles;
+  for (std::int64_t row = 0; row < strip.rows; row += block_rows) {
+    const std::int64_t tile = row / tile_rows * strip.num_tiles + first;
+    float* const sums = strip.partial + row * sums_stride + col;
+    const Block block{strip.a + tile * tile_bytes + row % tile_rows * 64,
+                      strip.b + (col / panel_cols * strip.num_tiles + first) * panel_tile_bytes,
+                      is_last ? strip.num_tiles - first : num_tiles,
+                      first == 0 ? nullptr : sums,
+                      is_last ? nullptr : sums,
+                      sums_stride,
+                      at(strip.c, row, col),
+                      cols};
+    const std::int64_t rows = strip.rows - row;
+    cols > 16 ? multiply_block<2>(rows, block) : multiply_block<1>(rows, block);
+  }
+}
+
+void multiply(const Strip& strip) {
+  const std::int64_t step = tiles_per_block(strip.num_tiles, max_tiles);
+  for (std::int64_t first = 0; first < strip.num_tiles; first += step) {
+    for (std::int64_t col = 0; col < strip.cols; col += panel_cols) {
+      multiply_panel(strip, first, step, col);
+    }
+  }
+}
+
+bool is_available() {
+  return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
+}
+
+}  // namespace
+
+const Backend* avx512() {
+  static constexpr Backend backend{"AVX512-BF16", is_available, pack_rows,
+                                   pack_columns,  multiply,     [] {}};
+  return &backend;
+}
+
+}  // namespace tessera::kernel::packed

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+// The blocking of the packed product: blocks of rows and columns, packed where they are first
+// needed.
+#include "kernel/gemm_packed.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <vector>
+
+namespace tessera::kernel::packed {
+namespace {
+
+constexpr std::int64_t a_block_bytes = 2 << 20;  // read once per block of B; beyond L2
+constexpr std::int64_t b_block_bytes = 512
+                                       << 10;  // half of the smallest L2 with these instructions
+constexpr std::int64_t packing_rows = 128;     // of A at a time: interleaved rows share cache lines
+constexpr std::int64_t max_tiles = a_block_bytes / (packing_rows / tile_rows) / tile_bytes;
+constexpr std::int64_t max_depth = max_tiles * tile_depth;
+constexpr std::int64_t cache_line = 64;
+
+constexpr std::int64_t round_up(std::int64_t size, std::int64_t unit) {
+  return (size + unit - 1) / unit * unit;
+}
+
+struct Free {
+  void operator()(char* memory) const { std::free(memory); }
+};
+using Buffer = std::unique_ptr<char, Free>;
+
+Buffer allocate(std::int64_t size_bytes) {
+  void* memory = std::aligned_alloc(cache_line, static_cast<std::size_t>(size_bytes));
+  if (memory == nullptr) throw std::bad_alloc();
+  return Buffer(static_cast<char*>(memory));
+}
+
+/// Pages that no product touches cost nothing.
+struct Buffers {
+  Buffer a = allocate(a_block_bytes);
+  Buffer b = allocate(b_block_bytes);
+  // Sums are kept only if k has two blocks, then B has this many columns at most.
+  Buffer partial = allocate(strip_rows * sizeof(float) * b_block_bytes / (17 * 2 * tile_depth));
+};
+
+/// Rows of A that stay packed, columns of B that stay in L2.
+struct Blocking {
+  std::int64_t num_tiles, rows, cols;
+
+  Blocking(std::int64_t m, std::int64_t n, std::int64_t k)
+      : num_tiles((k + tile_depth - 1) / tile_depth) {
+    const std::int64_t fitting_rows = a_block_bytes / (num_tiles * tile_bytes) * tile_rows;
+    const std::int64_t fitting_cols = b_block_bytes / (num_tiles * panel_tile_bytes) * panel_cols;
+    rows = std::min(fitting_rows / packing_rows * packing_rows, round_up(m, strip_rows));
+    cols = std::min(fitting_cols, round_up(n, panel_cols));
+  }
+};
+
+/// All rows of a block of A, packed here if `packs`, times a block of B.
+void multiply_block(const Backend& backend, const Lines& a, bool packs, std::int64_t cols,
+                    std::int64_t num_tiles, const Buffers& buffers, const Result& c) {
+  const std::int64_t row_bytes = num_tiles * tile_bytes / tile_rows;
+  for (std::int64_t begin = 0; begin < a.count; begin += packing_rows) {
+    const std::int64_t end = std::min(begin + packing_rows, a.count);
+    if (packs) {
+      backend.pack_rows(a.part(begin, end - begin), buffers.a.get() + begin * row_bytes);
+    }
+    for (std::int64_t row = begin; row < end; row += strip_rows) {
+      backend.multiply({buffers.a.get() + row * row_bytes, buffers.b.get(),
+                        std::min(strip_rows, end - row), cols, num_tiles,
+                        reinterpret_cast<float*>(buffers.partial.get()), c.at(row, 0)});
+    }
+  }
+}
+
+/// Depth at most max_depth.
+void product_of_blocks(const Backend& backend, const Lines& a, const Lines& b, const Result& c) {
+  thread_local const Buffers buffers;
+  const Blocking blocking(a.count, b.count, a.depth);
+  for (std::int64_t row = 0; row < a.count; row += blocking.rows) {
+    const Lines rows = a.part(row, std::min(blocking.rows, a.count - row));
+    for (std::int64_t col = 0; col < b.count; col += blocking.cols) {
+      const Lines cols = b.part(col, std::min(blocking.cols, b.count - col));
+      backend.pack_columns(cols, buffers.b.get());
+      multiply_block(backend, rows, col == 0, cols.count, blocking.num_tiles, buffers,
+                     c.at(row, col));
+    }
+  }
+}
+
+/// Parts of a very long k one after the other into f32.
+void product_of_parts(const Backend& backend, const Lines& a, const Lines& b, Result c) {
+  for (std::int64_t k = 0; k < a.depth; k += max_depth) {
+    const std::int64_t depth = std::min(max_depth, a.depth - k);
+    product_of_blocks(backend, a.depth_part(k, depth), b.depth_part(k, depth), c);
+    c.accumulates = true;
+  }
+}
+
+/// Sums of a very long k stay f32 until they are complete.
+void rounded_product_of_parts(const Backend& backend, const Lines& a, const Lines& b,
+                              const Result& c) {
+  std::vector<float> sums(static_cast<std::size_t>(packing_rows * b.count));
+  for (std::int64_t row = 0; row < a.count; row += packing_rows) {
+    const Lines rows = a.part(row, std::min(packing_rows, a.count - row));
+    product_of_parts(backend, rows, b, {sums.data(), b.count});
+    for (std::int64_t i = 0; i < rows.count; ++i) {
+      auto* const line = static_cast<bf16*>(c.at(row + i, 0).data);
+      const float* const sum = sums.data() + i * b.count;
+      for (std::int64_t j = 0; j < b.count; ++j) {
+        line[j] = bf16(c.accumulates ? static_cast<float>(line[j]) + sum[j] : sum[j]);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void product(const Backend& backend, const Lines& a, const Lines& b, const Result& c) {
+  if (a.depth <= max_depth) {
+    product_of_blocks(backend, a, b, c);
+  } else if (c.is_bf16) {
+    rounded_product_of_parts(backend, a, b, c);
+  } else {
+    product_of_parts(backend, a, b, c);
+  }
+  backend.finish();
+}
+
+}  // namespace tessera::kernel::packed
