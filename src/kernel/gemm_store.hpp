@@ -4,9 +4,10 @@
 // so that no other file can come by these instructions.
 #pragma once
 
-#include <immintrin.h>
-
 #include "kernel/gemm_packed.hpp"
+
+#ifdef __AVX512BF16__
+#include <immintrin.h>
 
 namespace tessera::kernel::packed {
 namespace {
@@ -42,3 +43,5 @@ inline void store_sums(const Result& c, std::int64_t row, std::int64_t col, __mm
 
 }  // namespace
 }  // namespace tessera::kernel::packed
+
+#endif
