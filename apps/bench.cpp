@@ -38,6 +38,7 @@ struct BenchOptions {
   std::string dtype = "f32";
   int num_repeats = 5;
   fs::path json;
+  bool only_files = false;
   GridOptions grid;
 };
 
@@ -147,8 +148,19 @@ void write_json(const comm::Communicator& world, const fs::path& path, const std
   });
 }
 
+/// Loading and saving alone.
+int run_files(const comm::ProcessGrid& grid, const BenchOptions& options) {
+  if (options.model.empty()) fail(ErrorKind::usage, "--files needs MODEL, with its weights");
+  const std::vector<MachineRow> rows = measure_checkpoint(grid, options.model, options.num_repeats);
+  print_once(grid.world(), grid.describe() + '\n' + machine_table(rows));
+  write_json(grid.world(), options.json,
+             bench_json(grid.describe(), {}, grid.world().size(), rows, {}, {}));
+  return 0;
+}
+
 int run(const BenchOptions& options) {
   const comm::ProcessGrid grid = make_grid(options.grid);
+  if (options.only_files) return run_files(grid, options);
   const comm::Communicator& world = grid.world();
   BenchShape shape;
   shape.dtype = parse_dtype(options.dtype);
@@ -228,6 +240,8 @@ Command add_bench(CLI::App& program) {
                   "times that each kernel is timed, after one more")
       ->capture_default_str()
       ->check(positive());
+  app->add_flag("--files", options->only_files,
+                "time loading and saving MODEL alone, against pread and write of the same bytes");
   app->add_option("--json", options->json, "write the numbers to this file too")->type_name("FILE");
   add_grid_options(*app, options->grid);
   return {app, [options] { return run(*options); }};

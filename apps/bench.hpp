@@ -49,6 +49,12 @@ MachineReport measure_machine(const comm::Communicator& world, int num_repeats);
 std::vector<MachineRow> measure_file(const comm::Communicator& world,
                                      const std::filesystem::path& file);
 
+/// Loads MODEL and saves its weights as a Tessera file among the temporary ones, in turns with
+/// pread and pwrite of the same bytes by the same ranks; medians. collective over grid.world();
+/// errors are agreed.
+std::vector<MachineRow> measure_checkpoint(const comm::ProcessGrid& grid,
+                                           const std::filesystem::path& model, int num_repeats);
+
 /// What a kernel has to do on this rank at least: each array moved once.
 struct Work {
   double flops = 0.0;

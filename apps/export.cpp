@@ -7,7 +7,6 @@
 
 #include "command.hpp"
 #include "tessera/checkpoint/hugging_face_writer.hpp"
-#include "tessera/model/config.hpp"
 #include "whole_model.hpp"
 
 namespace tessera::apps {
@@ -52,14 +51,6 @@ std::string would_write(const WholeModel& whole, const checkpoint::ExportOptions
                      plan.files.size(), plan.files.size() == 1 ? "" : "s");
 }
 
-checkpoint::EmbeddedFiles exported_files(const WholeModel& whole,
-                                         const checkpoint::ExportOptions& to) {
-  checkpoint::EmbeddedFiles files = whole.model.files;
-  files["config.json"] = model::hugging_face_config(
-      whole.source().config_json(), exports_mxfp4(whole.named, origins_of(whole), to));
-  return files;
-}
-
 int run(ExportOptions options) {
   const auto start = std::chrono::steady_clock::now();
   options.to.experts = parse_expert_format(options.experts);
@@ -71,14 +62,16 @@ int run(ExportOptions options) {
                          [&](const WholeModel& whole) { return would_write(whole, options.to); });
   }
   const WholeModel whole = open_whole_model(world, options.model, options.keys);
-  checkpoint::HuggingFaceWriter writer(world, options.directory, whole.named, origins_of(whole),
-                                       exported_files(whole, options.to), options.to);
+  const checkpoint::Origins origins = origins_of(whole);
+  checkpoint::HuggingFaceWriter writer(
+      world, options.directory, whole.named, origins,
+      exported_files(whole.model, whole.named, origins, options.to), options.to);
   const checkpoint::CopyReport report = copy_model(
       grid, whole,
       [&](const checkpoint::Portion& portion) {
         writer.write(portion.slices, portion.shard, portion.scales);
       },
-      !options.no_verify);
+      !options.no_verify, "exporting");
   writer.commit();
   const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
   print_copied(world, options.directory, report.load, writer.written_bytes(), elapsed.count());

@@ -84,7 +84,7 @@ int run(const ImportOptions& options) {
         writer.write("parameters", portion.parameters, portion.slices, portion.shard);
         writer.write_scales(portion.parameters, portion.slices, portion.scales);
       },
-      !options.no_verify);
+      !options.no_verify, "importing");
   writer.commit(options.no_verify ? nullptr : &report.fingerprints);
   const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
   print_copied(world, options.output, report.load, writer.written_bytes(), elapsed.count());

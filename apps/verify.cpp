@@ -7,7 +7,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "base/log.hpp"
+#include "base/progress.hpp"
 #include "command.hpp"
 #include "tessera/trainer/checkpoint_directory.hpp"
 #include "whole_model.hpp"
@@ -29,13 +29,10 @@ struct VerifyOptions {
   GridOptions grid;
 };
 
-/// A line every few seconds; none for what is done at once.
 checkpoint::Progress tell_progress() {
-  return [last = Clock::now()](std::int64_t done, std::int64_t total) mutable {
-    if (Clock::now() - last < std::chrono::seconds(5)) return;
-    last = Clock::now();
-    log_info("{:>3} %  {} of {}", 100 * done / std::max<std::int64_t>(total, 1),
-             format_bytes(static_cast<double>(done)), format_bytes(static_cast<double>(total)));
+  return [bar = std::shared_ptr<ProgressBar>()](std::int64_t done, std::int64_t total) mutable {
+    if (!bar) bar = std::make_shared<ProgressBar>("verifying", total, total);
+    bar->at(done);
   };
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/contract.hpp"
 #include "base/log.hpp"
+#include "base/progress.hpp"
 #include "command.hpp"
 #include "tessera/model/parameter_units.hpp"
 
@@ -62,20 +63,15 @@ WholeModel open_whole_model(const comm::Communicator& world, const std::string& 
 }
 
 checkpoint::CopyReport copy_model(const comm::ProcessGrid& grid, const WholeModel& whole,
-                                  const checkpoint::PortionConsumer& consumer, bool verify) {
+                                  const checkpoint::PortionConsumer& consumer, bool verify,
+                                  const char* what) {
   require_tied(grid, whole.model);
-  double total_bytes = 0.0;
+  std::int64_t total_bytes = 0;
   for (const Parameter& parameter : whole.stored)
-    total_bytes += static_cast<double>(whole.source().stored_bytes(parameter));
-  std::int64_t tenths_told = 0;
+    total_bytes += whole.source().stored_bytes(parameter);
+  ProgressBar bar(what, total_bytes, total_bytes);
   const auto tell = [&](std::int64_t num_done, std::int64_t num_portions) {
-    const std::int64_t tenths = 10 * num_done / num_portions;
-    if (tenths == tenths_told) return;
-    tenths_told = tenths;
-    log_info("{:>3} %  {} of {}", 10 * tenths,
-             format_bytes(total_bytes * static_cast<double>(num_done) /
-                          static_cast<double>(num_portions)),
-             format_bytes(total_bytes));
+    bar.at(total_bytes / num_portions * num_done);
   };
   return copy_parameters(grid, whole.source(), whole.stored, consumer, verify, tell);
 }

@@ -27,9 +27,10 @@ struct WholeModel {
 WholeModel open_whole_model(const comm::Communicator& world, const std::string& path,
                             const checkpoint::KeyOptions& keys);
 
-/// checkpoint::copy_parameters() with a line of progress for every tenth. collective.
+/// checkpoint::copy_parameters() with a bar that says `what` is done. collective.
 checkpoint::CopyReport copy_model(const comm::ProcessGrid& grid, const WholeModel& whole,
-                                  const checkpoint::PortionConsumer& consumer, bool verify);
+                                  const checkpoint::PortionConsumer& consumer, bool verify,
+                                  const char* what);
 
 /// The summary line on rank 0: bytes read, exchanged and written by all ranks, seconds and rate.
 /// collective over world.

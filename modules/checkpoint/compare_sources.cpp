@@ -120,9 +120,8 @@ struct Comparison {
       shard_a.resize(std::size_t(batch_a.shard_size));
       shard_b.resize(std::size_t(batch_b.shard_size));
       const bool is_rounded = how == Compare::rounded;
-      const LoadOptions from_a{.collective = false,
-                               .fingerprints = is_rounded ? nullptr : &table_a},
-          from_b{.collective = false, .fingerprints = &table_b};
+      const LoadOptions from_a{.fingerprints = is_rounded ? nullptr : &table_a},
+          from_b{.fingerprints = &table_b};
       read_bytes += a.load(grid, batch_a.parameters, batch_a.slices, shard_a, from_a).read_bytes +
                     b.load(grid, batch_b.parameters, batch_b.slices, shard_b, from_b).read_bytes;
       for (const Slice& slice : batch_a.slices) {

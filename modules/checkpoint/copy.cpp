@@ -29,18 +29,15 @@ Tables expected_tables(const Source& source, std::span<const Parameter> paramete
   return tables;
 }
 
-void hash(const Batch& batch, std::span<const float> shard, const ScaleShards& scales,
-          Tables& tables) {
+void hash_scales(const Batch& batch, const ScaleShards& scales, FingerprintTable& table) {
   for (const Slice& slice : batch.slices) {
     const Parameter& parameter = *slice.parameter;
-    tables.handed_on.add(parameter, slice.begin,
-                         shard.subspan(std::size_t(slice.shard_offset), std::size_t(slice.size())));
     const auto of_blocks = scales.find(parameter.name);
     if (of_blocks == scales.end()) continue;
     Shape shape = parameter.shape;
     shape.back() /= mxfp4_block_elements;
-    tables.scales.add_bytes(parameter.name, shape, parameter.is_expert,
-                            slice.begin / mxfp4_block_elements, of_blocks->second);
+    table.add_bytes(parameter.name, shape, parameter.is_expert, slice.begin / mxfp4_block_elements,
+                    of_blocks->second);
   }
 }
 
@@ -92,11 +89,12 @@ CopyReport copy_parameters(const comm::ProcessGrid& grid, Source& source,
   for (std::size_t k = 0; k < batches.size(); ++k) {
     const Batch& batch = batches[k];
     ScaleShards scales;
-    LoadOptions options{.scales = &scales};
-    if (verify) options.fingerprints = &tables.read;
+    LoadOptions options;
+    options.scales = &scales;
+    if (verify) options.fingerprints = &tables.read, options.placed = &tables.handed_on;
     shard.resize(static_cast<std::size_t>(batch.shard_size));
     report.load += source.load(grid, batch.parameters, batch.slices, shard, options);
-    if (verify) hash(batch, shard, scales, tables);
+    if (verify) hash_scales(batch, scales, tables.scales);
     consumer({batch.parameters, batch.slices, shard, scales});
     if (progress) progress(std::int64_t(k) + 1, std::ssize(batches));
   }

@@ -45,35 +45,24 @@ Fingerprint sum_of(std::int64_t block, std::int64_t first, std::span<const T> va
   }
 }
 
-// Room for `num_experts` entries, zero where they are new.
-TensorFingerprint& entry_of(std::map<std::string, TensorFingerprint>& tensors,
-                            const std::string& name, std::int64_t num_experts) {
-  TensorFingerprint& entry = tensors[name];
-  if (entry.experts.empty()) {
-    entry.experts.resize(static_cast<std::size_t>(num_experts));
-    entry.num_elements.resize(static_cast<std::size_t>(num_experts));
-  }
-  TESSERA_EXPECT(std::ssize(entry.experts) == num_experts);
-  return entry;
-}
-
 std::int64_t num_entries(const Shape& shape, bool is_expert) { return is_expert ? shape[0] : 1; }
 
-// Cuts `values` at the experts' ends.
+// Cuts `values` at the experts' ends; the sums go to each of the entries that is not null.
 template <class T>
-void add_values(TensorFingerprint& entry, const Shape& shape, std::int64_t begin,
-                std::int64_t block, std::span<const T> values) {
-  if (values.empty()) return;
+void add_values(std::span<TensorFingerprint* const> entries, std::int64_t expert_size,
+                std::int64_t begin, std::int64_t block, std::span<const T> values) {
   const std::int64_t end = begin + std::ssize(values);
-  TESSERA_EXPECT(0 <= begin && end <= num_elements(shape));
   TESSERA_EXPECT(begin % block == 0 && end % block == 0);
-  const std::int64_t expert_size = num_elements(shape) / std::ssize(entry.experts);
   for (std::int64_t at = begin; at < end;) {
     const std::int64_t expert = at / expert_size, first = at % expert_size;
     const std::int64_t size = std::min(expert_size - first, end - at);
-    const auto part = values.subspan(std::size_t(at - begin), std::size_t(size));
-    entry.experts[std::size_t(expert)] += sum_of(block, first, part);
-    entry.num_elements[std::size_t(expert)] += size;
+    const Fingerprint sum =
+        sum_of(block, first, values.subspan(std::size_t(at - begin), std::size_t(size)));
+    for (TensorFingerprint* entry : entries) {
+      if (entry == nullptr) continue;
+      entry->experts[std::size_t(expert)] += sum;
+      entry->num_elements[std::size_t(expert)] += size;
+    }
     at += size;
   }
 }
@@ -126,20 +115,30 @@ Slice even_share(const Parameter& parameter, std::int64_t begin, std::int64_t en
 
 void FingerprintTable::add(const Parameter& parameter, std::int64_t begin,
                            std::span<const float> values) {
-  const Shape& shape = parameter.shape;
-  TensorFingerprint& entry =
-      entry_of(tensors_, parameter.name, num_entries(shape, parameter.is_expert));
-  add_values(entry, shape, begin, fingerprint_block(shape), values);
+  TensorHash(parameter, this).add(begin, values);
+}
+
+TensorFingerprint& FingerprintTable::entry(const std::string& name, std::int64_t num_experts) {
+  TensorFingerprint& entry = tensors_[name];
+  if (entry.experts.empty()) {
+    entry.experts.resize(static_cast<std::size_t>(num_experts));
+    entry.num_elements.resize(static_cast<std::size_t>(num_experts));
+  }
+  TESSERA_EXPECT(std::ssize(entry.experts) == num_experts);
+  return entry;
 }
 
 void FingerprintTable::add_bytes(const std::string& name, const Shape& shape, bool is_expert,
                                  std::int64_t begin, std::span<const std::uint8_t> bytes) {
-  TensorFingerprint& entry = entry_of(tensors_, name, num_entries(shape, is_expert));
-  add_values(entry, shape, begin, 1, bytes);
+  if (bytes.empty()) return expect(name, num_entries(shape, is_expert));
+  TESSERA_EXPECT(0 <= begin && begin + std::ssize(bytes) <= num_elements(shape));
+  TensorFingerprint* const found = &entry(name, num_entries(shape, is_expert));
+  add_values(std::span(&found, 1), num_elements(shape) / std::ssize(found->experts), begin, 1,
+             bytes);
 }
 
 void FingerprintTable::expect(const std::string& name, std::int64_t num_experts) {
-  entry_of(tensors_, name, num_experts);
+  entry(name, num_experts);
 }
 
 void FingerprintTable::sum(const comm::Communicator& world) {
@@ -159,6 +158,21 @@ void FingerprintTable::sum(const comm::Communicator& world,
   for (FingerprintTable* table : tables) {
     for (auto& [name, entry] : table->tensors_) word = take_words(word, entry);
   }
+}
+
+TensorHash::TensorHash(const Parameter& parameter, FingerprintTable* table,
+                       FingerprintTable* second)
+    : block_(fingerprint_block(parameter.shape)), size_(parameter.size()) {
+  const std::int64_t num_experts = num_entries(parameter.shape, parameter.is_expert);
+  if (table != nullptr) entries_[0] = &table->entry(parameter.name, num_experts);
+  if (second != nullptr) entries_[1] = &second->entry(parameter.name, num_experts);
+  expert_size_ = num_experts > 0 ? size_ / num_experts : 0;
+}
+
+void TensorHash::add(std::int64_t begin, std::span<const float> values) {
+  if (values.empty() || (entries_[0] == nullptr && entries_[1] == nullptr)) return;
+  TESSERA_EXPECT(0 <= begin && begin + std::ssize(values) <= size_);
+  add_values(std::span<TensorFingerprint* const>(entries_), expert_size_, begin, block_, values);
 }
 
 Fingerprint fingerprint_of(const FingerprintTable& table) {

@@ -47,17 +47,18 @@ TrainingState state_from(const json& record) {
 json to_json(const StoredDataset& dataset) {
   const TensorInfo& info = dataset.info;
   return json::array({dataset.group, info.name, info.dtype, info.shape, info.file,
-                      dataset.is_transposed, dataset.is_expert, dataset.origin.dtypes,
-                      dataset.origin.mxfp4, dataset.fingerprint.num_elements});
+                      info.offset_bytes, dataset.is_transposed, dataset.is_expert,
+                      dataset.origin.dtypes, dataset.origin.mxfp4,
+                      dataset.fingerprint.num_elements});
 }
 
 StoredDataset dataset_from(const json& d) {
   StoredDataset dataset{.group = d[0],
-                        .info = {d[1], d[2].get<Dtype>(), d[3], d[4]},
-                        .is_transposed = d[5],
-                        .is_expert = d[6],
-                        .origin = {d[7].get<std::vector<Dtype>>(), d[8]}};
-  d[9].get_to(dataset.fingerprint.num_elements);
+                        .info = {d[1], d[2].get<Dtype>(), d[3], d[4], d[5]},
+                        .is_transposed = d[6],
+                        .is_expert = d[7],
+                        .origin = {d[8].get<std::vector<Dtype>>(), d[9]}};
+  d[10].get_to(dataset.fingerprint.num_elements);
   return dataset;
 }
 

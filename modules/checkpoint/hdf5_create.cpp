@@ -6,7 +6,6 @@
 #include "hdf5_attributes.hpp"
 #include "hdf5_file.hpp"
 #include "hdf5_record.hpp"
-#include "hdf5_transfer.hpp"
 #include "hdf5_types.hpp"
 
 namespace tessera::checkpoint {
@@ -26,7 +25,9 @@ Hdf5Properties dataset_creation() {
 }  // namespace
 
 Hdf5Dataset create_dataset(hid_t file, const std::string& path, Dtype dtype, const Shape& shape) {
-  const Hdf5Space space = select_range(shape, 0, 0);
+  const std::vector<hsize_t> extent(shape.begin(), shape.end());
+  const Hdf5Space space(hdf5_id(
+      H5Screate_simple(static_cast<int>(extent.size()), extent.data(), nullptr), "dataspace"));
   return Hdf5Dataset(hdf5_id(H5Dcreate2(file, path.c_str(), hdf5_type(dtype).get(), space.get(),
                                         H5P_DEFAULT, dataset_creation().get(), H5P_DEFAULT),
                              fmt::format("creating '{}'", path)));

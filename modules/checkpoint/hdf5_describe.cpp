@@ -93,14 +93,13 @@ Shape stored_shape_of(hid_t dataset, const std::string& path) {
   return {extent.begin(), extent.end()};
 }
 
-// Beyond the end of a file MPI-IO reads zeros and reports nothing, so the bytes are looked for
-// here.
-void require_bytes_in_file(hid_t dataset, const TensorInfo& info, std::int64_t file_bytes,
-                           const std::string& path) {
+// Where the elements begin [bytes]; all of them are in the file. 0 if there are none.
+std::int64_t offset_in_file(hid_t dataset, const TensorInfo& info, std::int64_t file_bytes,
+                            const std::string& path) {
   std::int64_t room = file_bytes / std::int64_t(size_of(info.dtype));
   const bool is_empty = std::count(info.shape.begin(), info.shape.end(), 0) > 0;
   for (const std::int64_t extent : info.shape) {
-    if (is_empty) return;
+    if (is_empty) return 0;
     if (extent < 0 || extent > room) {
       fail(ErrorKind::format, "'{}' {} does not fit into the file", path, to_string(info.shape));
     }
@@ -115,13 +114,14 @@ void require_bytes_in_file(hid_t dataset, const TensorInfo& info, std::int64_t f
          "file ends at {} (the file is truncated or was not finished)",
          path, bytes, stored, file_bytes);
   }
+  return static_cast<std::int64_t>(offset);
 }
 
 TensorInfo describe_dataset(hid_t dataset, const std::string& name, const std::string& path,
                             std::int64_t file_bytes) {
   TensorInfo info{name, stored_dtype(dataset, path), stored_shape_of(dataset, path), ""};
   require_plain_storage(dataset, path);
-  require_bytes_in_file(dataset, info, file_bytes, path);
+  info.offset_bytes = offset_in_file(dataset, info, file_bytes, path);
   return info;
 }
 

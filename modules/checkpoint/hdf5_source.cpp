@@ -1,34 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reading a Tessera file: the description comes from rank 0, the tensors through MPI-IO.
+// Reading a Tessera file: the description comes from rank 0, then each rank reads its elements.
 #include <algorithm>
 
-#include "base/log.hpp"
 #include "comm/agree.hpp"
 #include "comm/watchdog.hpp"
 #include "hdf5_describe.hpp"
 #include "hdf5_file.hpp"
 #include "hdf5_record.hpp"
-#include "hdf5_transfer.hpp"
 #include "input_file.hpp"
+#include "read_plan.hpp"
+#include "slices.hpp"
+#include "tensor_loader.hpp"
 
 namespace tessera::checkpoint {
 
-struct Hdf5Source::Impl {
-  Hdf5File file;
-  std::vector<StoredDataset> datasets;  ///< sorted by group and name
-  std::chrono::milliseconds deadline{0};
-
-  ~Impl() {
-    const comm::Phase phase("close checkpoint", deadline);
-    const QuietHdf5 quiet;
-    file.close();
-  }
-};
-
 namespace {
 
-// Every rank looks for itself, because an open that fails on one rank leaves the others waiting in
-// it.
 void require_same_file(const comm::Communicator& world, const std::filesystem::path& path,
                        std::int64_t file_bytes) {
   comm::agreed(world, "look at the checkpoint", [&] {
@@ -39,29 +26,6 @@ void require_same_file(const comm::Communicator& world, const std::filesystem::p
          "must be on storage shared by all nodes)",
          path.string(), file.size_bytes(), file_bytes);
   });
-}
-
-Hdf5Dataset open_dataset(hid_t file, const std::string& group, const Parameter& parameter) {
-  const std::string path = fmt::format("/{}/{}", group, parameter.name);
-  return Hdf5Dataset(
-      hdf5_id(H5Dopen2(file, path.c_str(), H5P_DEFAULT), fmt::format("opening '{}'", path)));
-}
-
-// One collective open after the other, then one agreement.
-std::vector<Hdf5Dataset> open_datasets(const comm::Communicator& world, hid_t file,
-                                       const std::string& group,
-                                       std::span<const Parameter> parameters) {
-  std::vector<Hdf5Dataset> datasets;
-  std::exception_ptr error;
-  for (const Parameter& parameter : parameters) {
-    try {
-      datasets.push_back(open_dataset(file, group, parameter));
-    } catch (...) {
-      if (!error) error = std::current_exception();
-    }
-  }
-  comm::agree(world, "open tensors", error);
-  return datasets;
 }
 
 // The dataset of a parameter, if it is what the model needs. Throws Error::keys. local.
@@ -104,14 +68,11 @@ std::unique_ptr<Hdf5Source> Hdf5Source::open(const comm::Communicator& world,
   require_same_file(world, path, description.file_bytes);
 
   std::unique_ptr<Hdf5Source> source(new Hdf5Source);
-  source->impl_ = std::make_unique<Impl>();
-  source->impl_->deadline = world.options().deadline;
-  comm::agreed(world, "open checkpoint", [&] { source->impl_->file = open_parallel(world, path); });
   for (const StoredDataset& dataset : description.datasets) {
     if (dataset.group == parameters_group) source->tensors_.push_back(dataset.info);
   }
   source->path_ = path;
-  source->impl_->datasets = std::move(description.datasets);
+  source->datasets_ = std::move(description.datasets);
   source->state_ = std::move(description.state);
   source->files_ = std::move(description.files);
   if (const auto config = source->files_.find("config.json"); config != source->files_.end()) {
@@ -120,25 +81,23 @@ std::unique_ptr<Hdf5Source> Hdf5Source::open(const comm::Communicator& world,
   return source;
 }
 
-const std::vector<StoredDataset>& Hdf5Source::datasets() const { return impl_->datasets; }
-
 std::vector<StoredPart> Hdf5Source::parts(const Parameter& parameter) const {
   return {{parameter.name, parameter.shape, 0, parameter.size(), 0}};
 }
 
 bool Hdf5Source::has(const Parameter& parameter) const {
-  return find_dataset(impl_->datasets, parameters_group, parameter.name) != nullptr;
+  return find_dataset(datasets_, parameters_group, parameter.name) != nullptr;
 }
 
 Origin Hdf5Source::origin(const Parameter& parameter) const {
-  const StoredDataset* dataset = find_dataset(impl_->datasets, parameters_group, parameter.name);
+  const StoredDataset* dataset = find_dataset(datasets_, parameters_group, parameter.name);
   return dataset == nullptr ? Origin{} : dataset->origin;
 }
 
 std::int64_t Hdf5Source::stored_bytes(const Parameter& parameter) const {
   std::int64_t bytes = 0;
   for (const char* group : {parameters_group, scales_group}) {
-    const StoredDataset* dataset = find_dataset(impl_->datasets, group, parameter.name);
+    const StoredDataset* dataset = find_dataset(datasets_, group, parameter.name);
     if (dataset != nullptr) bytes += dataset->info.bytes();
   }
   return bytes;
@@ -146,7 +105,7 @@ std::int64_t Hdf5Source::stored_bytes(const Parameter& parameter) const {
 
 const TensorFingerprint* Hdf5Source::fingerprint(const std::string& group,
                                                  const std::string& name) const {
-  const StoredDataset* dataset = find_dataset(impl_->datasets, group, name);
+  const StoredDataset* dataset = find_dataset(datasets_, group, name);
   const bool has_any = dataset != nullptr && !dataset->fingerprint.experts.empty();
   return has_any ? &dataset->fingerprint : nullptr;
 }
@@ -159,18 +118,58 @@ LoadReport Hdf5Source::load(const comm::ProcessGrid& grid, std::span<const Param
   return report;
 }
 
+std::vector<const TensorInfo*> Hdf5Source::require_tensors(const std::string& group,
+                                                           std::span<const Parameter> parameters,
+                                                           bool wants_bytes) const {
+  std::vector<const TensorInfo*> tensors;
+  for (const Parameter& parameter : parameters)
+    tensors.push_back(&require_dataset(datasets_, path_, group, parameter, wants_bytes).info);
+  return tensors;
+}
+
+// Elements are stored contiguously, so they are read where they lie: through MPI-IO each would be
+// copied twice more.
 LoadReport Hdf5Source::load_group(const comm::ProcessGrid& grid, const std::string& group,
                                   std::span<const Parameter> parameters,
                                   std::span<const Slice> slices, std::span<float> shard,
                                   const LoadOptions& options) {
-  return read_group(grid, group, parameters, slices, shard, options);
+  const comm::Communicator& world = grid.world();
+  const comm::Phase phase("read checkpoint", world.options().deadline);
+  const std::vector<const TensorInfo*> tensors = require_tensors(group, parameters, false);
+  const ReadPlan plan = comm::agreed(world, "plan reads", [&] {
+    return plan_tensors(parameters, tensors, slices, std::ssize(shard), options.buffer_bytes);
+  });
+  if (options.plan_only) return {plan.planned_bytes, 0, 0, plan.staging_bytes};
+  expect(options, parameters);
+  return TensorLoader(grid, path_.parent_path(), plan, shard, options).run();
 }
 
 LoadReport Hdf5Source::load_bytes(const comm::ProcessGrid& grid, const std::string& group,
                                   std::span<const Parameter> parameters,
                                   std::span<const Slice> slices, std::span<std::uint8_t> shard,
                                   const LoadOptions& options) {
-  return read_group(grid, group, parameters, slices, shard, options);
+  const comm::Communicator& world = grid.world();
+  const comm::Phase phase("read checkpoint", world.options().deadline);
+  const std::vector<const TensorInfo*> tensors = require_tensors(group, parameters, true);
+  expect(options, parameters);
+  LoadReport report;
+  comm::agreed(world, "read tensors", [&] {
+    const InputFile file(path_, world.rank());
+    for (const Slice& slice : slices_by_parameter(parameters, slices, std::ssize(shard))) {
+      report.planned_bytes += slice.size();
+      if (options.plan_only || slice.size() == 0) continue;
+      const Parameter& parameter = *slice.parameter;
+      const auto bytes = shard.subspan(std::size_t(slice.shard_offset), std::size_t(slice.size()));
+      const TensorInfo& tensor = *tensors[std::size_t(slice.parameter - parameters.data())];
+      report.read_bytes +=
+          file.read_at(tensor.offset_bytes + slice.begin, std::as_writable_bytes(bytes));
+      for (FingerprintTable* table : {options.fingerprints, options.placed})
+        if (table != nullptr)
+          table->add_bytes(parameter.name, parameter.shape, parameter.is_expert, slice.begin,
+                           bytes);
+    }
+  });
+  return report;
 }
 
 // One buffer for the scales of all of them, as the parameters share a shard; then one vector each.
@@ -182,7 +181,7 @@ LoadReport Hdf5Source::load_scales(const comm::ProcessGrid& grid,
   if (plan.parameters.empty()) return {};
   std::vector<std::uint8_t> shard(static_cast<std::size_t>(plan.num_scales));
   LoadOptions of_bytes = options;  // what is summed there are the parameters
-  of_bytes.fingerprints = nullptr;
+  of_bytes.fingerprints = of_bytes.placed = nullptr;
   const LoadReport report =
       load_bytes(grid, scales_group, plan.parameters, plan.slices, shard, of_bytes);
   for (const Slice& slice : plan.slices) {
@@ -190,35 +189,6 @@ LoadReport Hdf5Source::load_scales(const comm::ProcessGrid& grid,
     (*options.scales)[slice.parameter->name].assign(first, first + slice.size());
   }
   return report;
-}
-
-template <class Element>
-LoadReport Hdf5Source::read_group(const comm::ProcessGrid& grid, const std::string& group,
-                                  std::span<const Parameter> parameters,
-                                  std::span<const Slice> slices, std::span<Element> shard,
-                                  const LoadOptions& options) {
-  const comm::Communicator& world = grid.world();
-  const comm::Phase phase("read checkpoint", impl_->deadline);
-  const QuietHdf5 quiet;
-  std::vector<Dtype> dtypes;
-  for (const Parameter& parameter : parameters) {
-    const bool wants_bytes = std::is_same_v<Element, std::uint8_t>;
-    dtypes.push_back(
-        require_dataset(impl_->datasets, path_, group, parameter, wants_bytes).info.dtype);
-  }
-  TransferPlan plan = comm::agreed(world, "plan reads", [&] {
-    return plan_transfers(parameters, dtypes, slices, std::ssize(shard), options.buffer_bytes,
-                          options.collective);
-  });
-  if (options.plan_only) return {plan.bytes(), 0, 0, std::ssize(plan.staging)};
-  plan.fingerprints = options.fingerprints;
-  const std::vector<Hdf5Dataset> datasets =
-      open_datasets(world, impl_->file.get(), group, parameters);
-  for (std::size_t i = 0; i < datasets.size(); ++i) plan.transfers[i].dataset = datasets[i].get();
-  const TransferResult result = move_slices(world, plan, shard);
-  log_message(LogLevel::debug,
-              fmt::format("read /{} ({} datasets): {}", group, datasets.size(), result.mode));
-  return {plan.bytes(), result.moved_bytes, 0, std::ssize(plan.staging)};
 }
 
 }  // namespace tessera::checkpoint

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Custom HDF5 float types (1.10 predefines neither half type) and element conversion.
+// Custom HDF5 float types (1.10 predefines neither half type).
 #include "hdf5_types.hpp"
 
 #include <bit>
-#include <cstring>
 
 namespace tessera::checkpoint {
 namespace {
@@ -21,15 +20,6 @@ Hdf5Type make_float16(std::size_t exponent_bits, std::size_t bias) {
   hdf5_check(H5Tset_size(id, 2), "float size");
   hdf5_check(H5Tset_ebias(id, bias), "float bias");
   return type;
-}
-
-template <class T>
-void narrow_as(std::span<const float> values, std::byte* raw) {
-  for (const float value : values) {
-    const T element(value);
-    std::memcpy(raw, &element, sizeof element);
-    raw += sizeof element;
-  }
 }
 
 }  // namespace
@@ -50,22 +40,6 @@ std::optional<Dtype> dtype_of_hdf5(hid_t type) {
     if (H5Tequal(type, hdf5_type(dtype).get()) > 0) return dtype;
   }
   return std::nullopt;
-}
-
-void narrow(std::span<const float> values, Dtype dtype, std::byte* raw) {
-  switch (dtype) {
-    case Dtype::bf16: return narrow_as<bf16>(values, raw);
-    case Dtype::f32: return narrow_as<float>(values, raw);
-    case Dtype::f64: return narrow_as<double>(values, raw);
-    case Dtype::f16:
-      for (const float value : values) {
-        const std::uint16_t element = float_to_f16(value);
-        std::memcpy(raw, &element, sizeof element);
-        raw += sizeof element;
-      }
-      return;
-    default: fail(ErrorKind::internal, "no conversion from f32 to {}", to_string(dtype));
-  }
 }
 
 }  // namespace tessera::checkpoint

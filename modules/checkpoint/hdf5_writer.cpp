@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <map>
 #include <numeric>
+#include <optional>
 
 #include "base/contract.hpp"
-#include "base/log.hpp"
 #include "comm/agree.hpp"
 #include "comm/watchdog.hpp"
 #include "hdf5_create.hpp"
@@ -15,12 +15,16 @@
 #include "hdf5_partial_file.hpp"
 #include "hdf5_record.hpp"
 #include "hdf5_state.hpp"
-#include "hdf5_transfer.hpp"
+#include "narrow.hpp"
+#include "slices.hpp"
+#include "tessera/checkpoint/disk.hpp"
+#include "widen.hpp"
 
 namespace tessera::checkpoint {
 namespace {
 
-constexpr std::int64_t staging_bytes = 16 << 20;
+// Of one write: its elements stay in the second cache between conversion, hash and write.
+constexpr std::int64_t step_elements = 128 << 10;
 constexpr std::int64_t metadata_slack_bytes = 8 << 20;
 constexpr std::int64_t metadata_per_dataset_bytes = 4 << 10;
 
@@ -75,15 +79,18 @@ struct Hdf5Writer::Impl {
     Hdf5Dataset dataset;
     Dtype dtype = Dtype::f32;
     Shape shape;
+    std::int64_t offset_bytes = 0;  ///< of its first element in the file
   };
 
-  Impl(const comm::Communicator& world, std::filesystem::path path, SaveOptions options)
-      : world(world), path(std::move(path)), options(options) {}
+  Impl(const comm::Communicator& world, std::filesystem::path path)
+      : world(world), path(std::move(path)) {}
 
   const comm::Communicator& world;
   std::filesystem::path path;
-  SaveOptions options;
   Hdf5File file;
+  std::optional<OutputFile> elements;  ///< the same file, for this rank's elements
+  std::vector<std::byte> narrowed;     ///< one step of them in the file's type
+  std::vector<float> rounded;          ///< what that holds
   std::map<std::string, std::map<std::string, Entry>> groups;  ///< datasets by group and name
   std::map<std::string, FingerprintTable> fingerprints;        ///< of what was written, by group
   std::int64_t written_bytes = 0;
@@ -112,8 +119,12 @@ struct Hdf5Writer::Impl {
   hid_t add(const std::string& group, const Parameter& parameter, Dtype dtype);
   void embed(const EmbeddedFiles& content, const FileList& list);
   std::int64_t end_of_data() const;
-  TransferPlan plan(const std::string& group, std::span<const Parameter> parameters,
-                    std::span<const Slice> slices, std::int64_t shard_size);
+  const Entry& require_entry(const std::string& group, const Parameter& parameter);
+  void put(const Entry& entry, std::int64_t begin, std::span<const std::byte> bytes);
+  void write(const Entry& entry, const std::string& group, const Slice& slice,
+             std::span<const float> values);
+  void write(const Entry& entry, const std::string& group, const Slice& slice,
+             std::span<const std::uint8_t> bytes);
   template <class Element>
   void write(const std::string& group, std::span<const Parameter> parameters,
              std::span<const Slice> slices, std::span<const Element> shard);
@@ -146,76 +157,102 @@ hid_t Hdf5Writer::Impl::add(const std::string& group, const Parameter& parameter
   Entry entry{create_dataset(file.get(), group + "/" + parameter.name, dtype, parameter.shape),
               dtype, parameter.shape};
   const hid_t dataset = entry.dataset.get();
+  // Without elements HDF5 gives it no place.
+  if (const haddr_t offset = H5Dget_offset(dataset); offset != HADDR_UNDEF)
+    entry.offset_bytes = std::int64_t(offset);
   create_fingerprints(dataset, num_fingerprints(parameter));
   fingerprints[group].expect(parameter.name, num_fingerprints(parameter));
   groups[group].emplace(parameter.name, std::move(entry));
   return dataset;
 }
 
-// Rank 0 has the content; the others know its length and take part with nothing.
+// Rank 0 has the content; the others know its length.
 void Hdf5Writer::Impl::embed(const EmbeddedFiles& content, const FileList& list) {
-  const Hdf5Properties properties = transfer_properties(true);
+  if (world.rank() != 0) return;
   for (const auto& [name, bytes] : list) {
-    if (bytes == 0) continue;  // HDF5 gives it no place in the file and refuses to write there
-    const bool is_mine = world.rank() == 0;
-    const Hdf5Space selected = select_range({bytes}, 0, is_mine ? bytes : 0);
-    const std::string none, &text = is_mine ? content.at(name) : none;
-    const std::span data(reinterpret_cast<const std::uint8_t*>(text.data()), text.size());
-    fingerprints[files_group].add_bytes(name, {bytes}, false, 0, data);
-    hdf5_check(H5Dwrite(groups[files_group].at(name).dataset.get(), H5T_STD_U8LE, selected.get(),
-                        selected.get(), properties.get(), data.data()),
-               fmt::format("writing '/{}/{}'", files_group, name));
+    const Parameter parameter{.name = name, .shape = {bytes}};
+    const std::string& text = content.at(name);
+    write(require_entry(files_group, parameter), files_group, {&parameter, 0, bytes, 0},
+          std::span(reinterpret_cast<const std::uint8_t*>(text.data()), text.size()));
   }
 }
 
 // Where the last dataset ends. H5Fget_filesize fails before the first flush of a file with MPI-IO.
 std::int64_t Hdf5Writer::Impl::end_of_data() const {
-  haddr_t end = 0;
+  std::int64_t end = 0;
   for (const auto& [group, entries] : groups) {
     for (const auto& [name, entry] : entries) {
-      const hid_t dataset = entry.dataset.get();
-      const haddr_t offset = H5Dget_offset(dataset);
-      if (offset == HADDR_UNDEF) continue;
-      end = std::max<haddr_t>(end, offset + H5Dget_storage_size(dataset));
+      const std::int64_t bytes = num_elements(entry.shape) * std::int64_t(size_of(entry.dtype));
+      end = std::max(end, entry.offset_bytes + bytes);
     }
   }
-  return static_cast<std::int64_t>(end);
+  return end;
 }
 
-TransferPlan Hdf5Writer::Impl::plan(const std::string& group, std::span<const Parameter> parameters,
-                                    std::span<const Slice> slices, std::int64_t shard_size) {
-  std::vector<Dtype> dtypes;
-  std::vector<hid_t> datasets;
-  for (const Parameter& parameter : parameters) {
-    const auto& entries = groups[group];
-    const auto found = entries.find(parameter.name);
-    if (found == entries.end() || found->second.shape != parameter.shape) {
-      fail(ErrorKind::internal,
-           "'{}' {} was not announced in group '{}' when the checkpoint was begun", parameter.name,
-           to_string(parameter.shape), group);
-    }
-    dtypes.push_back(found->second.dtype);
-    datasets.push_back(found->second.dataset.get());
+const Hdf5Writer::Impl::Entry& Hdf5Writer::Impl::require_entry(const std::string& group,
+                                                               const Parameter& parameter) {
+  const auto& entries = groups[group];
+  const auto found = entries.find(parameter.name);
+  if (found == entries.end() || found->second.shape != parameter.shape) {
+    fail(ErrorKind::internal,
+         "'{}' {} was not announced in group '{}' when the checkpoint was begun", parameter.name,
+         to_string(parameter.shape), group);
   }
-  TransferPlan plan =
-      plan_transfers(parameters, dtypes, slices, shard_size, staging_bytes, options.collective);
-  for (std::size_t i = 0; i < datasets.size(); ++i) plan.transfers[i].dataset = datasets[i];
-  plan.fingerprints = &fingerprints[group];
-  return plan;
+  return found->second;
 }
 
+/// `begin`: of the first element in the tensor.
+void Hdf5Writer::Impl::put(const Entry& entry, std::int64_t begin,
+                           std::span<const std::byte> bytes) {
+  elements->write_at(entry.offset_bytes + begin * std::int64_t(size_of(entry.dtype)), bytes);
+  written_bytes += std::ssize(bytes);
+}
+
+void Hdf5Writer::Impl::write(const Entry& entry, const std::string& group, const Slice& slice,
+                             std::span<const float> values) {
+  TensorHash hash(*slice.parameter, &fingerprints[group]);
+  const auto width = std::int64_t(size_of(entry.dtype));
+  for (std::int64_t done = 0; done < slice.size(); done += step_elements) {
+    const std::int64_t count = std::min(step_elements, slice.size() - done);
+    const auto step = values.subspan(std::size_t(done), std::size_t(count));
+    const std::int64_t begin = slice.begin + done;
+    if (entry.dtype == Dtype::f32) {
+      hash.add(begin, step);
+      put(entry, begin, std::as_bytes(step));
+      continue;
+    }
+    narrowed.resize(std::size_t(step_elements * width));
+    rounded.resize(std::size_t(step_elements));
+    narrow(entry.dtype, step.data(), count, narrowed.data());
+    widen(entry.dtype, narrowed.data(), count, rounded.data());
+    hash.add(begin, std::span(rounded).first(std::size_t(count)));
+    put(entry, begin, std::span(narrowed).first(std::size_t(count * width)));
+  }
+}
+
+void Hdf5Writer::Impl::write(const Entry& entry, const std::string& group, const Slice& slice,
+                             std::span<const std::uint8_t> bytes) {
+  const Parameter& parameter = *slice.parameter;
+  fingerprints[group].add_bytes(parameter.name, parameter.shape, parameter.is_expert, slice.begin,
+                                bytes);
+  put(entry, slice.begin, std::as_bytes(bytes));
+}
+
+// Each rank writes its elements where HDF5 has placed the datasets: through MPI-IO they would be
+// copied on the way, and at this size nothing is gained by ranks writing for each other.
 template <class Element>
 void Hdf5Writer::Impl::write(const std::string& group, std::span<const Parameter> parameters,
                              std::span<const Slice> slices, std::span<const Element> shard) {
   TESSERA_EXPECT(file);
   const comm::Phase phase("write checkpoint", world.options().deadline);
-  const QuietHdf5 quiet;
-  TransferPlan transfers = comm::agreed(
-      world, "plan writes", [&] { return plan(group, parameters, slices, std::ssize(shard)); });
-  const TransferResult result = move_slices(world, transfers, shard);
-  written_bytes += result.moved_bytes;
-  log_message(LogLevel::debug, fmt::format("wrote /{} ({} datasets): {}", group,
-                                           transfers.transfers.size(), result.mode));
+  comm::agreed(world, "write tensors", [&] {
+    for (const Parameter& parameter : parameters) require_entry(group, parameter);
+    for (const Slice& slice : slices_by_parameter(parameters, slices, std::ssize(shard))) {
+      if (slice.size() == 0) continue;
+      write(require_entry(group, *slice.parameter), group, slice,
+            shard.subspan(std::size_t(slice.shard_offset), std::size_t(slice.size())));
+    }
+  });
 }
 
 // Datasets are not filled, so an element that nobody wrote would be whatever the disk held. What
@@ -252,17 +289,20 @@ void Hdf5Writer::Impl::store_fingerprints() {
 
 Hdf5Writer::Hdf5Writer(const comm::Communicator& world, std::filesystem::path path,
                        std::span<const DatasetSpec> datasets, const TrainingState& state,
-                       const EmbeddedFiles& files, SaveOptions options) {
+                       const EmbeddedFiles& files) {
   const comm::Phase phase("write checkpoint", world.options().deadline);
   const QuietHdf5 quiet;
   require_specs(datasets, files);
   const TrainingState agreed_state = broadcast_state(world, state);
   const FileList list = broadcast_file_list(world, files);
-  impl_ = std::make_unique<Impl>(world, std::move(path), options);
+  impl_ = std::make_unique<Impl>(world, std::move(path));
   prepare_partial(world, impl_->path, needed_bytes(datasets, list));
   comm::agreed(world, "create checkpoint", [&] { impl_->create(datasets, agreed_state, list); });
   reserve_partial(world, impl_->path, impl_->end_of_data());
-  comm::agreed(world, "embed files", [&] { impl_->embed(files, list); });
+  comm::agreed(world, "embed files", [&] {
+    impl_->elements.emplace(partial_path(impl_->path), world.rank());
+    impl_->embed(files, list);
+  });
 }
 
 Hdf5Writer::~Hdf5Writer() = default;
@@ -301,7 +341,10 @@ void Hdf5Writer::commit(const FingerprintTable* expected) {
   FingerprintTable::sum(world, tables);
   impl_->require_complete();
   if (expected != nullptr) impl_->require_equal(*expected);
-  comm::agreed(world, "store fingerprints", [&] { impl_->store_fingerprints(); });
+  comm::agreed(world, "store fingerprints", [&] {
+    impl_->elements->flush();
+    impl_->store_fingerprints();
+  });
   comm::agreed(world, "flush checkpoint", [&] {
     hdf5_check(H5Fflush(impl_->file.get(), H5F_SCOPE_GLOBAL), "flushing the checkpoint");
   });

@@ -65,9 +65,7 @@ LoadReport HuggingFaceSource::load(const comm::ProcessGrid& grid,
   const comm::Phase phase("read checkpoint", grid.world().options().deadline);
   const ReadPlan plan = make_read_plan(grid, *this, parameters, slices, options.buffer_bytes);
   if (options.plan_only) return {plan.planned_bytes, 0, 0, plan.staging_bytes};
-  if (options.fingerprints != nullptr)
-    for (const Parameter& parameter : parameters)
-      options.fingerprints->expect(parameter.name, parameter.is_expert ? parameter.shape[0] : 1);
+  expect(options, parameters);
   return TensorLoader(grid, path_, plan, shard, options).run();
 }
 

@@ -3,17 +3,15 @@
 #include "output_directory.hpp"
 
 #include <fcntl.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
-#include <utility>
+#include <optional>
 
 #include "comm/agree.hpp"
-#include "fault.hpp"
 #include "tessera/checkpoint/hugging_face_writer.hpp"
 
 namespace tessera::checkpoint {
@@ -24,8 +22,6 @@ namespace fs = std::filesystem;
 [[noreturn]] void fail_errno(const std::string& what) {
   fail(ErrorKind::file, "{}: {}", what, std::strerror(errno));
 }
-
-double gib(std::int64_t bytes) { return double(bytes) / double(1 << 30); }
 
 /// Refuses to put anything in the place of what is there already, but an empty directory.
 void require_vacant(const fs::path& path, bool overwrite) {
@@ -49,43 +45,31 @@ void require_vacant(const fs::path& path, bool overwrite) {
 }
 
 void require_space(const fs::path& path, std::int64_t needed_bytes) {
-  struct statvfs status {};
   const fs::path parent = path.parent_path();
-  if (::statvfs(parent.c_str(), &status) != 0) fail_errno("cannot export to " + parent.string());
-  const std::int64_t free_bytes =
-      fault_injected("diskfull", 0) ? 0
-                                    : std::int64_t(status.f_bavail) * std::int64_t(status.f_frsize);
-  if (free_bytes >= needed_bytes) return;
+  const std::optional<std::int64_t> free = free_bytes(parent);
+  if (!free) fail_errno("cannot export to " + parent.string());
+  if (*free >= needed_bytes) return;
   fail(
       ErrorKind::file,
       "cannot export to {}: it needs {:.3f} GiB and {:.3f} GiB are free (nothing has been written) "
       "free space or export elsewhere",
-      path.string(), gib(needed_bytes), gib(free_bytes));
+      path.string(), gib(needed_bytes), gib(*free));
 }
 
 void make_file(const fs::path& path, const OutputFileSpec& spec) {
-  const int descriptor = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL, 0666);
+  const int descriptor = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   if (descriptor < 0) fail_errno(path.string());
-  // Not every file system can reserve; what it says then is no error.
-  const bool is_reserved = spec.bytes == 0 || ::fallocate(descriptor, 0, 0, spec.bytes) == 0 ||
-                           (errno != ENOSPC && errno != EDQUOT && errno != EFBIG);
-  const bool is_sized = is_reserved && ::ftruncate(descriptor, spec.bytes) == 0;
-  const int reason = errno;
+  int reason = reserve_bytes(descriptor, spec.bytes);
+  if (reason == 0 && ::ftruncate(descriptor, spec.bytes) != 0) reason = errno;
   ::close(descriptor);
-  if (!is_sized)
+  if (reason != 0)
     fail(ErrorKind::file, "{}: {:.3f} GiB could not be reserved: {}", path.string(),
          gib(spec.bytes), std::strerror(reason));
   OutputFile(path, -1).write_at(0, std::as_bytes(std::span(spec.content)));
 }
 
 void fsync_directory(const fs::path& path) {
-  const int descriptor = ::open(path.c_str(), O_RDONLY | O_DIRECTORY);
-  if (descriptor < 0) fail_errno(path.string());
-  // Some file systems cannot fsync a directory and say EINVAL; their renames are ordered without.
-  const bool is_safe = ::fsync(descriptor) == 0 || errno == EINVAL;
-  const int reason = errno;
-  ::close(descriptor);
-  if (!is_safe) fail(ErrorKind::file, "fsync of {}: {}", path.string(), std::strerror(reason));
+  if (!to_disk(path)) fail_errno("fsync of " + path.string());
 }
 
 /// A directory cannot be renamed over one that is not empty: the old one steps aside first.
@@ -162,37 +146,6 @@ void OutputDirectory::commit(std::span<const OutputFileSpec> files) {
     is_begun_ = false;
     fsync_directory(path_.parent_path());
   });
-}
-
-OutputFile::OutputFile(const fs::path& path, int world_rank)
-    : name_(path.string()),
-      descriptor_(::open(path.c_str(), O_WRONLY | O_CLOEXEC)),
-      is_full_(fault_injected("diskfull", world_rank)) {
-  if (descriptor_ < 0) fail_errno(name_);
-}
-
-OutputFile::OutputFile(OutputFile&& other) noexcept
-    : name_(std::move(other.name_)),
-      descriptor_(std::exchange(other.descriptor_, -1)),
-      is_full_(other.is_full_) {}
-
-OutputFile::~OutputFile() {
-  if (descriptor_ >= 0) ::close(descriptor_);
-}
-
-void OutputFile::write_at(std::int64_t offset, std::span<const std::byte> bytes) const {
-  while (!bytes.empty()) {
-    if (is_full_) errno = ENOSPC;
-    const ssize_t count = is_full_ ? -1 : ::pwrite(descriptor_, bytes.data(), bytes.size(), offset);
-    if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) fail_errno("writing " + name_);
-    bytes = bytes.subspan(static_cast<std::size_t>(count));
-    offset += count;
-  }
-}
-
-void OutputFile::flush() const {
-  if (::fsync(descriptor_) != 0) fail_errno("fsync of " + name_);
 }
 
 }  // namespace tessera::checkpoint

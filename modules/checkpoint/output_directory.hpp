@@ -9,6 +9,7 @@
 #include <string>
 
 #include "comm/communicator.hpp"
+#include "tessera/checkpoint/disk.hpp"
 
 namespace tessera::checkpoint {
 
@@ -44,26 +45,6 @@ class OutputDirectory {
   const comm::Communicator& world_;
   std::filesystem::path path_, partial_;
   bool is_begun_ = false;
-};
-
-/// A file of it opened for positioned writes.
-class OutputFile {
- public:
-  /// Throws Error::file. `world_rank` selects the fault hook `diskfull`.
-  OutputFile(const std::filesystem::path& path, int world_rank);
-  OutputFile(OutputFile&& other) noexcept;
-  OutputFile& operator=(OutputFile&&) = delete;
-  ~OutputFile();
-
-  /// All of it, through interrupted and short writes. Throws Error::file. local.
-  void write_at(std::int64_t offset, std::span<const std::byte> bytes) const;
-  /// Throws Error::file. local.
-  void flush() const;
-
- private:
-  std::string name_;
-  int descriptor_ = -1;
-  bool is_full_ = false;
 };
 
 }  // namespace tessera::checkpoint

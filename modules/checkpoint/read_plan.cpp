@@ -7,12 +7,15 @@
 #include "base/contract.hpp"
 #include "base/error.hpp"
 #include "comm/agree.hpp"
+#include "slices.hpp"
 
 namespace tessera::checkpoint {
 namespace {
 
 // Elements of the largest type that are read in one step, at least: a block of the fingerprint.
 constexpr std::int64_t min_buffer_bytes = 32 * sizeof(double);
+// Of one step: what is read and what it becomes stay in the second cache until they are hashed.
+constexpr std::int64_t step_bytes = 256 << 10;
 
 using SliceByName = std::unordered_map<std::string, Slice>;
 
@@ -95,12 +98,12 @@ Staging staging_of(const PartRead& read) {
     const std::int64_t num_factors = read.scale_rows().size() * read.scales->shape[1];
     const std::int64_t factor_bytes = num_factors * std::int64_t(sizeof(float));
     // Scales are read behind the place that they are widened to, then elements take theirs.
-    return {factor_bytes + std::max(factor_bytes, read.num_elements),
+    return {factor_bytes + std::max(factor_bytes, std::min(read.num_elements, step_bytes)),
             factor_bytes + std::max(factor_bytes, min_buffer_bytes)};
   }
   // f32 is read in place.
   const bool is_in_place = read.encoding == Encoding::plain && read.values->dtype == Dtype::f32;
-  return {is_in_place ? 0 : read.bytes(), min_buffer_bytes};
+  return {is_in_place ? 0 : std::min(read.bytes(), step_bytes), min_buffer_bytes};
 }
 
 /// FP8 scales stay in the buffer while their elements pass through it: a read whose scales would
@@ -163,6 +166,18 @@ void add_exchanged(ReadPlan& plan, TransposedRead read, const Slice& slice, int 
   plan.exchanged.push_back({std::move(read), slice});
 }
 
+void require_buffer(std::int64_t buffer_bytes) {
+  if (buffer_bytes < min_buffer_bytes)
+    fail(ErrorKind::usage,
+         "a staging buffer of {} bytes is too small (elements are read through it in blocks) "
+         "give at least {} bytes",
+         buffer_bytes, min_buffer_bytes);
+}
+
+void allocate(ReadPlan& plan) {
+  plan.staging = std::make_unique_for_overwrite<std::byte[]>(std::size_t(plan.staging_bytes));
+}
+
 }  // namespace
 
 Range PartRead::scale_rows() const {
@@ -190,11 +205,7 @@ ReadPlan make_read_plan(const comm::ProcessGrid& grid, const Source& source,
   for (const Parameter& parameter : parameters) located.push_back(locate(source, parameter));
   const auto group_slices = gather_slices(grid.replica(), located, by_name);
   return comm::agreed(grid.world(), "plan the reads", [&] {
-    if (buffer_bytes < min_buffer_bytes)
-      fail(ErrorKind::usage,
-           "a staging buffer of {} bytes is too small (elements are read through it in blocks) "
-           "give at least {} bytes",
-           buffer_bytes, min_buffer_bytes);
+    require_buffer(buffer_bytes);
     ReadPlan plan;
     std::size_t exchanged_idx = 0;
     for (const Located& each : located) {
@@ -206,9 +217,26 @@ ReadPlan make_read_plan(const comm::ProcessGrid& grid, const Source& source,
       else
         add_parts(plan, each, slice, buffer_bytes);
     }
-    plan.staging = std::make_unique_for_overwrite<std::byte[]>(std::size_t(plan.staging_bytes));
+    allocate(plan);
     return plan;
   });
+}
+
+ReadPlan plan_tensors(std::span<const Parameter> parameters,
+                      std::span<const TensorInfo* const> tensors, std::span<const Slice> slices,
+                      std::int64_t shard_size, std::int64_t buffer_bytes) {
+  require_buffer(buffer_bytes);
+  ReadPlan plan;
+  const std::vector<Slice> mine = slices_by_parameter(parameters, slices, shard_size);
+  for (std::size_t k = 0; k < mine.size(); ++k) {
+    const Slice& slice = mine[k];
+    add_read(plan,
+             {&parameters[k], Encoding::plain, tensors[k], nullptr, slice.begin, slice.begin,
+              slice.size(), slice.shard_offset},
+             buffer_bytes);
+  }
+  allocate(plan);
+  return plan;
 }
 
 }  // namespace tessera::checkpoint

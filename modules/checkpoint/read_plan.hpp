@@ -52,4 +52,11 @@ ReadPlan make_read_plan(const comm::ProcessGrid& grid, const Source& source,
                         std::span<const Parameter> parameters, std::span<const Slice> slices,
                         std::int64_t buffer_bytes);
 
+/// The same for parameters whose tensors are as Tessera has them: tensors[i] is that of
+/// parameters[i]. The plan points into both. Throws Error::internal if a slice does not fit,
+/// Error::usage if the buffer is too small. local.
+ReadPlan plan_tensors(std::span<const Parameter> parameters,
+                      std::span<const TensorInfo* const> tensors, std::span<const Slice> slices,
+                      std::int64_t shard_size, std::int64_t buffer_bytes);
+
 }  // namespace tessera::checkpoint

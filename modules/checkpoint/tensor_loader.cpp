@@ -14,6 +14,9 @@ namespace tessera::checkpoint {
 
 namespace {
 
+/// What is read straight into the shard and hashed there, in steps that stay in the second cache.
+constexpr std::int64_t direct_step_bytes = 512 << 10;
+
 /// Enough for the shards that hold a unit; beyond it all are closed.
 constexpr std::size_t max_open_files = 64;
 
@@ -27,6 +30,13 @@ std::int64_t elements_per_step(std::int64_t num_elements, std::int64_t capacity)
 }
 
 }  // namespace
+
+void expect(const LoadOptions& options, std::span<const Parameter> parameters) {
+  for (FingerprintTable* table : {options.fingerprints, options.placed})
+    for (const Parameter& parameter : parameters)
+      if (table != nullptr)
+        table->expect(parameter.name, parameter.is_expert ? parameter.shape[0] : 1);
+}
 
 TensorLoader::TensorLoader(const comm::ProcessGrid& grid, const std::filesystem::path& directory,
                            const ReadPlan& plan, std::span<float> shard, const LoadOptions& options)
@@ -65,20 +75,25 @@ void TensorLoader::read_part(const PartRead& read) {
 }
 
 void TensorLoader::read_plain(const PartRead& read) {
-  const auto element_bytes = std::int64_t(size_of(read.values->dtype));
+  const Dtype dtype = read.values->dtype;
+  const auto element_bytes = std::int64_t(size_of(dtype));
   const std::int64_t offset = read.values->offset_bytes + read.tensor_begin * element_bytes;
-  if (read.values->dtype == Dtype::f32) {
-    read_file(read.values->file, offset, std::as_writable_bytes(destination(read)));
-    return hash_part(read, 0, read.num_elements);
-  }
-  const std::int64_t per_step =
-      elements_per_step(read.num_elements, plan_.staging_bytes / element_bytes);
+  const bool is_direct = dtype == Dtype::f32;
+  const std::int64_t per_step = elements_per_step(
+      read.num_elements, (is_direct ? direct_step_bytes : plan_.staging_bytes) / element_bytes);
+  TensorHash hash = hash_of(read);
   for (std::int64_t done = 0; done < read.num_elements; done += per_step) {
     const std::int64_t count = std::min(per_step, read.num_elements - done);
-    read_file(read.values->file, offset + done * element_bytes,
-              {plan_.staging.get(), std::size_t(count * element_bytes)});
-    widen(read.values->dtype, plan_.staging.get(), count, destination(read).data() + done);
-    hash_part(read, done, count);
+    const std::span<float> values =
+        destination(read).subspan(std::size_t(done), std::size_t(count));
+    if (is_direct) {
+      read_file(read.values->file, offset + done * element_bytes, std::as_writable_bytes(values));
+    } else {
+      read_file(read.values->file, offset + done * element_bytes,
+                {plan_.staging.get(), std::size_t(count * element_bytes)});
+      widen(dtype, plan_.staging.get(), count, values.data());
+    }
+    hash.add(read.parameter_begin + done, values);
   }
 }
 
@@ -91,6 +106,7 @@ void TensorLoader::read_mxfp4(const PartRead& read) {
     kept_scales = &(*options_.scales)[read.parameter->name];
     kept_scales->resize(std::size_t(num_blocks));
   }
+  TensorHash hash = hash_of(read);
   for (std::int64_t done = 0; done < num_blocks; done += per_step) {
     const std::int64_t count = std::min(per_step, num_blocks - done);
     const std::span<std::byte> blocks(plan_.staging.get(), std::size_t(count * mxfp4_block_bytes));
@@ -101,7 +117,9 @@ void TensorLoader::read_mxfp4(const PartRead& read) {
     decode_mxfp4(read, done, blocks, scales);
     if (kept_scales != nullptr)
       std::memcpy(kept_scales->data() + done, scales.data(), scales.size());
-    hash_part(read, done * mxfp4_block_elements, count * mxfp4_block_elements);
+    hash.add(read.parameter_begin + done * mxfp4_block_elements,
+             destination(read).subspan(std::size_t(done * mxfp4_block_elements),
+                                       std::size_t(count * mxfp4_block_elements)));
   }
 }
 
@@ -141,54 +159,68 @@ void TensorLoader::read_fp8(const PartRead& read) {
   widen(read.scales->dtype, raw, num_factors, factors);
   const std::int64_t per_step =
       elements_per_step(read.num_elements, plan_.staging_bytes - factor_bytes);
+  TensorHash hash = hash_of(read);
   for (std::int64_t done = 0; done < read.num_elements; done += per_step) {
     const std::int64_t count = std::min(per_step, read.num_elements - done);
     const std::int64_t begin = read.tensor_begin + done;
     read_file(read.values->file, read.values->offset_bytes + begin, {raw, std::size_t(count)});
     widen_fp8(raw, begin, count, num_columns, factors, rows.begin, destination(read).data() + done);
-    hash_part(read, done, count);
+    hash.add(read.parameter_begin + done,
+             destination(read).subspan(std::size_t(done), std::size_t(count)));
   }
 }
 
-void TensorLoader::hash_part(const PartRead& read, std::int64_t done, std::int64_t count) {
-  if (options_.fingerprints == nullptr) return;
-  options_.fingerprints->add(*read.parameter, read.parameter_begin + done,
-                             destination(read).subspan(std::size_t(done), std::size_t(count)));
+TensorHash TensorLoader::hash_of(const PartRead& read) const {
+  return {*read.parameter, options_.fingerprints, options_.placed};
 }
 
-void TensorLoader::read_exchanged(const ExchangedRead& read) {
-  for (std::int64_t round = 0; round < read.read.num_rounds(); ++round) {
-    if (const auto mine = read.read.chunk(grid_.replica().rank(), round))
-      read_and_turn(read, *mine);
-    exchange(read, round);
+void TensorLoader::read_exchanged(const ExchangedRead& exchanged) {
+  const TransposedRead& read = exchanged.read;
+  const bool is_alone = read.num_ranks() == 1;
+  TensorHash placed(*exchanged.slice.parameter, options_.placed,
+                    is_alone ? options_.fingerprints : nullptr);
+  for (std::int64_t round = 0; round < read.num_rounds(); ++round) {
+    const auto mine = read.chunk(grid_.replica().rank(), round);
+    if (mine) read_and_turn(exchanged, *mine);
+    if (is_alone)
+      place(exchanged, *mine, plan_.staging.get(), placed);
+    else
+      exchange(exchanged, round, placed);
   }
 }
 
 void TensorLoader::read_and_turn(const ExchangedRead& exchanged, const Chunk& chunk) {
   const TransposedRead& read = exchanged.read;
-  const std::span<std::byte> bytes(landing(read), std::size_t(chunk.size() * read.element_bytes()));
   try {
-    if (error_ == nullptr) read_chunk(read, chunk, bytes);
+    if (error_ == nullptr) turn(read, chunk);
   } catch (...) {
     error_ = std::current_exception();
   }
-  if (error_ != nullptr) std::fill(bytes.begin(), bytes.end(), std::byte{0});
-  transpose(bytes.data(), chunk.rows.size(), chunk.columns.size(), read.element_bytes(),
-            plan_.staging.get());
-  if (options_.fingerprints != nullptr) hash_turned(exchanged, chunk);
+  if (error_ != nullptr)
+    std::fill_n(plan_.staging.get(), chunk.size() * read.element_bytes(), std::byte{0});
+  if (options_.fingerprints != nullptr && read.num_ranks() > 1) hash_turned(exchanged, chunk);
 }
 
-void TensorLoader::read_chunk(const TransposedRead& read, const Chunk& chunk,
-                              std::span<std::byte> destination) {
-  const std::int64_t num_reads = read.is_contiguous(chunk) ? 1 : chunk.rows.size();
-  const std::size_t bytes_each = destination.size() / std::size_t(num_reads);
-  for (std::int64_t k = 0; k < num_reads; ++k)
-    read_file(read.tensor().file, read.offset_bytes(chunk, k),
-              destination.subspan(std::size_t(k) * bytes_each, bytes_each));
+// Some rows at a time, which are turned while they are in the cache.
+void TensorLoader::turn(const TransposedRead& read, const Chunk& chunk) {
+  const std::int64_t num_rows = chunk.rows.size(), num_columns = chunk.columns.size();
+  const std::int64_t row_bytes = num_columns * read.element_bytes();
+  const std::int64_t step = std::max<std::int64_t>(direct_step_bytes / 2 / row_bytes, 1);
+  for (std::int64_t row = 0; row < num_rows; row += step) {
+    const std::int64_t count = std::min(step, num_rows - row);
+    const std::int64_t num_reads = read.is_contiguous(chunk) ? 1 : count;
+    const std::int64_t bytes_each = count / num_reads * row_bytes;
+    for (std::int64_t k = 0; k < num_reads; ++k)
+      read_file(read.tensor().file, read.offset_bytes(chunk, row + k),
+                {landing(read) + k * bytes_each, std::size_t(bytes_each)});
+    transpose(landing(read), count, num_columns, read.element_bytes(),
+              plan_.staging.get() + row * read.element_bytes(), num_rows);
+  }
 }
 
 void TensorLoader::hash_turned(const ExchangedRead& exchanged, const Chunk& chunk) {
   const TransposedRead& read = exchanged.read;
+  TensorHash hash(*exchanged.slice.parameter, options_.fingerprints);
   std::array<float, 1024> values;
   const std::int64_t num_rows = chunk.rows.size();
   for (std::int64_t column = 0; column < chunk.columns.size(); ++column)
@@ -197,12 +229,12 @@ void TensorLoader::hash_turned(const ExchangedRead& exchanged, const Chunk& chun
       const std::int64_t count = std::min(std::ssize(values), num_rows - row);
       widen(read.tensor().dtype, plan_.staging.get() + k * read.element_bytes(), count,
             values.data());
-      options_.fingerprints->add(*exchanged.slice.parameter, read.global_index(chunk, k),
-                                 std::span(values).first(std::size_t(count)));
+      hash.add(read.global_index(chunk, k), std::span(values).first(std::size_t(count)));
     }
 }
 
-void TensorLoader::exchange(const ExchangedRead& exchanged, std::int64_t round) {
+void TensorLoader::exchange(const ExchangedRead& exchanged, std::int64_t round,
+                            TensorHash& placed) {
   const TransposedRead& read = exchanged.read;
   const comm::Communicator& replica = grid_.replica();
   const auto num_ranks = std::size_t(read.num_ranks());
@@ -224,23 +256,24 @@ void TensorLoader::exchange(const ExchangedRead& exchanged, std::int64_t round) 
   report_.exchanged_bytes += received - receive_counts[std::size_t(replica.rank())];
   const std::byte* elements = landing(read);
   for (int rank = 0; rank < read.num_ranks(); ++rank) {
-    if (const auto theirs = read.chunk(rank, round)) scatter(exchanged, *theirs, elements);
+    if (const auto theirs = read.chunk(rank, round)) place(exchanged, *theirs, elements, placed);
     elements += receive_counts[std::size_t(rank)];
   }
 }
 
-void TensorLoader::scatter(const ExchangedRead& exchanged, const Chunk& chunk,
-                           const std::byte* elements) {
+void TensorLoader::place(const ExchangedRead& exchanged, const Chunk& chunk,
+                         const std::byte* elements, TensorHash& placed) {
   const TransposedRead& read = exchanged.read;
   const Range part = read.owned_part(chunk, grid_.replica().rank());
   const std::int64_t num_rows = chunk.rows.size();
   // The turned chunk is contiguous in the shard as far as its rows go, then one global row on.
   for (std::int64_t k = part.begin; k < part.end;) {
     const std::int64_t count = std::min(num_rows - k % num_rows, part.end - k);
-    const std::int64_t in_shard =
-        exchanged.slice.shard_offset + read.global_index(chunk, k) - exchanged.slice.begin;
+    const std::int64_t index = read.global_index(chunk, k);
+    const std::int64_t in_shard = exchanged.slice.shard_offset + index - exchanged.slice.begin;
     TESSERA_EXPECT(in_shard >= 0 && in_shard + count <= std::int64_t(shard_.size()));
     widen(read.tensor().dtype, elements, count, shard_.data() + in_shard);
+    placed.add(index, {shard_.data() + in_shard, std::size_t(count)});
     elements += count * read.element_bytes();
     k += count;
   }

@@ -14,6 +14,10 @@
 
 namespace tessera::checkpoint {
 
+/// Entries of the parameters in the tables that `options` name, so that all ranks sum the same
+/// tensors, also those of which they read nothing. local.
+void expect(const LoadOptions& options, std::span<const Parameter> parameters);
+
 /// One load. An error of this rank is kept until the end: till then the rank takes part in all
 /// exchanges with zeros, because the others wait for it.
 class TensorLoader {
@@ -31,14 +35,15 @@ class TensorLoader {
   void decode_mxfp4(const PartRead& read, std::int64_t first_block,
                     std::span<const std::byte> blocks, std::span<const std::byte> scales);
   void read_fp8(const PartRead& read);
-  /// Hashes elements [done, done + count) of the part, which the shard now has.
-  void hash_part(const PartRead& read, std::int64_t done, std::int64_t count);
+  /// For what the shard has of the part: what was read and what is placed are the same.
+  TensorHash hash_of(const PartRead& read) const;
   void read_exchanged(const ExchangedRead& read);
   void read_and_turn(const ExchangedRead& read, const Chunk& chunk);
-  void read_chunk(const TransposedRead& read, const Chunk& chunk, std::span<std::byte> destination);
+  void turn(const TransposedRead& read, const Chunk& chunk);
   void hash_turned(const ExchangedRead& read, const Chunk& chunk);
-  void exchange(const ExchangedRead& read, std::int64_t round);
-  void scatter(const ExchangedRead& read, const Chunk& chunk, const std::byte* elements);
+  void exchange(const ExchangedRead& read, std::int64_t round, TensorHash& placed);
+  void place(const ExchangedRead& read, const Chunk& chunk, const std::byte* elements,
+             TensorHash& placed);
   void read_file(const std::string& file, std::int64_t offset, std::span<std::byte> destination);
   std::span<float> destination(const PartRead& read) const {
     return shard_.subspan(std::size_t(read.shard_offset), std::size_t(read.num_elements));

@@ -2,6 +2,7 @@
 #include "transpose.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "base/contract.hpp"
@@ -13,18 +14,65 @@ namespace {
 
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
+/// Eight words of two bytes, a register of any processor that matters.
+using Words = std::uint16_t __attribute__((vector_size(16)));
+
+Words load(const std::byte* from) {
+  Words words;
+  std::memcpy(&words, from, sizeof words);
+  return words;
+}
+
+/// Turns 8 x 8 words: neighbours of one, two and four are interleaved. Strides in bytes.
+void transpose_8x8(const std::byte* from, std::int64_t from_stride, std::byte* to,
+                   std::int64_t to_stride) {
+  std::array<Words, 8> a, b;
+  for (int k = 0; k < 8; ++k) a[k] = load(from + k * from_stride);
+  for (int k = 0; k < 4; ++k) {
+    b[2 * k] = __builtin_shufflevector(a[k], a[k + 4], 0, 8, 1, 9, 2, 10, 3, 11);
+    b[2 * k + 1] = __builtin_shufflevector(a[k], a[k + 4], 4, 12, 5, 13, 6, 14, 7, 15);
+  }
+  for (int k = 0; k < 4; ++k) {
+    a[2 * k] = __builtin_shufflevector(b[k], b[k + 4], 0, 8, 1, 9, 2, 10, 3, 11);
+    a[2 * k + 1] = __builtin_shufflevector(b[k], b[k + 4], 4, 12, 5, 13, 6, 14, 7, 15);
+  }
+  for (int k = 0; k < 4; ++k) {
+    b[2 * k] = __builtin_shufflevector(a[k], a[k + 4], 0, 8, 1, 9, 2, 10, 3, 11);
+    b[2 * k + 1] = __builtin_shufflevector(a[k], a[k + 4], 4, 12, 5, 13, 6, 14, 7, 15);
+  }
+  for (int k = 0; k < 8; ++k) std::memcpy(to + k * to_stride, &b[k], sizeof(Words));
+}
+
+/// A part of a matrix, word by word.
 template <class Word>
-void transpose_words(const std::byte* from, std::int64_t num_rows, std::int64_t num_columns,
-                     std::byte* to) {
-  // Square tiles keep both the rows read and the rows written in the first cache.
+void transpose_words(const std::byte* from, std::int64_t num_columns, Range rows, Range columns,
+                     std::byte* to, std::int64_t stride) {
+  constexpr auto width = std::int64_t(sizeof(Word));
+  for (std::int64_t column = columns.begin; column < columns.end; ++column)
+    for (std::int64_t row = rows.begin; row < rows.end; ++row)
+      std::memcpy(to + (column * stride + row) * width, from + (row * num_columns + column) * width,
+                  sizeof(Word));
+}
+
+template <class Word>
+void transpose_matrix(const std::byte* from, std::int64_t num_rows, std::int64_t num_columns,
+                      std::byte* to, std::int64_t stride) {
+  // Square tiles keep both the rows read and the rows written in the first cache; a tile's rows are
+  // one line of it.
   constexpr std::int64_t tile = 32;
-  for (std::int64_t row0 = 0; row0 < num_rows; row0 += tile)
-    for (std::int64_t column0 = 0; column0 < num_columns; column0 += tile)
-      for (std::int64_t column = column0; column < std::min(column0 + tile, num_columns); ++column)
-        for (std::int64_t row = row0; row < std::min(row0 + tile, num_rows); ++row)
-          std::memcpy(to + (column * num_rows + row) * std::int64_t(sizeof(Word)),
-                      from + (row * num_columns + column) * std::int64_t(sizeof(Word)),
-                      sizeof(Word));
+  for (std::int64_t column0 = 0; column0 < num_columns; column0 += tile)
+    for (std::int64_t row0 = 0; row0 < num_rows; row0 += tile) {
+      const Range rows{row0, std::min(row0 + tile, num_rows)};
+      const Range columns{column0, std::min(column0 + tile, num_columns)};
+      if (sizeof(Word) != 2 || rows.size() < tile || columns.size() < tile) {
+        transpose_words<Word>(from, num_columns, rows, columns, to, stride);
+        continue;
+      }
+      for (std::int64_t column = column0; column < columns.end; column += 8)
+        for (std::int64_t row = row0; row < rows.end; row += 8)
+          transpose_8x8(from + 2 * (row * num_columns + column), 2 * num_columns,
+                        to + 2 * (column * stride + row), 2 * stride);
+    }
 }
 
 /// Gives empty slices the place between their neighbours and checks that all follow one another.
@@ -64,9 +112,12 @@ TransposedRead::TransposedRead(const TensorInfo& tensor, std::vector<Range> owne
   if (whole.size() == 0) return;
   first_expert_ = whole.begin / expert_size;
   num_experts_ = whole.size() / expert_size;
+  // Alone a rank keeps in the second cache what it reads; what ranks exchange is better large.
+  constexpr std::int64_t alone_bytes = 256 << 10;
+  const std::int64_t wanted =
+      num_ranks() == 1 ? alone_bytes / element_bytes_ : ceil_div(whole.size(), num_ranks());
   std::int64_t max_elements =
-      std::min(buffer_bytes / (2 * element_bytes_),
-               std::max(ceil_div(whole.size(), num_ranks()), block_ * num_columns_));
+      std::min(buffer_bytes / (2 * element_bytes_), std::max(wanted, block_ * num_columns_));
   // How much one rank receives depends on how chunks and slices meet: try, then halve.
   for (; max_elements > 0; max_elements /= 2) {
     deal(max_elements);
@@ -160,11 +211,11 @@ std::int64_t TransposedRead::planned_bytes(int rank) const {
 }
 
 void transpose(const std::byte* from, std::int64_t num_rows, std::int64_t num_columns,
-               std::int64_t element_bytes, std::byte* to) {
+               std::int64_t element_bytes, std::byte* to, std::int64_t stride) {
   switch (element_bytes) {
-    case 2: return transpose_words<std::uint16_t>(from, num_rows, num_columns, to);
-    case 4: return transpose_words<std::uint32_t>(from, num_rows, num_columns, to);
-    case 8: return transpose_words<std::uint64_t>(from, num_rows, num_columns, to);
+    case 2: return transpose_matrix<std::uint16_t>(from, num_rows, num_columns, to, stride);
+    case 4: return transpose_matrix<std::uint32_t>(from, num_rows, num_columns, to, stride);
+    case 8: return transpose_matrix<std::uint64_t>(from, num_rows, num_columns, to, stride);
   }
   TESSERA_EXPECT(element_bytes == 2 || element_bytes == 4 || element_bytes == 8);
 }

@@ -41,8 +41,7 @@ class Hasher {
   template <class Load>
   void hash(std::span<const Parameter> parameters, FingerprintTable& table, Load&& load) {
     const comm::Communicator& world = grid_.world();
-    LoadOptions options{.collective = false};
-    options.fingerprints = &table;
+    LoadOptions options{.fingerprints = &table};
     for (const Batch& batch : plan_batches(parameters, world.size(), world.rank())) {
       const LoadReport report = load(batch, options);
       read_bytes_ += report.read_bytes;

@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Names, listing and removal of a run's files; rank 0 touches them, all learn the outcome.
-#include <fcntl.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <charconv>
 #include <fstream>
 #include <functional>
+#include <tessera/checkpoint/disk.hpp>
 #include <tessera/trainer/checkpoint_directory.hpp>
 
 #include "base/contract.hpp"
@@ -83,13 +81,16 @@ std::vector<fs::path> superfluous(const fs::path& directory, std::int64_t num_ke
   return result;
 }
 
-/// fsync of a file or directory; file systems that cannot do it for a directory say EINVAL.
-bool to_disk(const fs::path& path) {
-  const int descriptor = ::open(path.c_str(), O_RDONLY);
-  if (descriptor < 0) return false;
-  const bool done = ::fsync(descriptor) == 0 || errno == EINVAL;
-  ::close(descriptor);
-  return done;
+/// What rank 0 finds in the file system, on all ranks. collective over world; errors are agreed.
+template <class Find>
+fs::path found_by_rank_0(const comm::Communicator& world, const char* what, Find&& find) {
+  const std::string found = comm::agreed(
+      world, what, [&] { return world.rank() == 0 ? find().string() : std::string(); });
+  return world.broadcast_string(what, found, 0);
+}
+
+fs::path newest_in(const fs::path& path) {
+  return fs::is_directory(path) ? read_latest(path) : path;
 }
 
 }  // namespace
@@ -116,8 +117,8 @@ void set_latest(const comm::Communicator& world, const fs::path& checkpoint) {
     file << checkpoint.filename().string() << '\n';
     file.close();
     std::error_code error;
-    if (file && to_disk(partial)) fs::rename(partial, latest, error);
-    if (!file || error || !to_disk(latest.parent_path())) {
+    if (file && checkpoint::to_disk(partial)) fs::rename(partial, latest, error);
+    if (!file || error || !checkpoint::to_disk(latest.parent_path())) {
       fs::remove(partial, error);
       fail(ErrorKind::file, "cannot write {}", latest.string());
     }
@@ -192,21 +193,14 @@ std::vector<CheckpointEntry> list_checkpoints(const fs::path& directory) {
 }
 
 fs::path resume_path(const comm::Communicator& world, const fs::path& path) {
-  const std::string found = comm::agreed(world, "find the latest checkpoint", [&] {
-    if (world.rank() != 0) return std::string();
-    return fs::is_directory(path) ? read_latest(path).string() : path.string();
-  });
-  return world.broadcast_string("checkpoint to resume from", found, 0);
+  return found_by_rank_0(world, "find the latest checkpoint", [&] { return newest_in(path); });
 }
 
 fs::path model_path(const comm::Communicator& world, const fs::path& path) {
-  const bool is_run = comm::agreed(world, "look for the model", [&] {
-    if (world.rank() != 0) return false;
-    return fs::exists(path / "latest") && !fs::exists(path / "config.json");
+  return found_by_rank_0(world, "look for the model", [&] {
+    const bool is_run = fs::exists(path / latest_name) && !fs::exists(path / "config.json");
+    return is_run ? newest_in(path) : path;
   });
-  const std::int64_t any =
-      world.all_reduce_value("model is a run", std::int64_t{is_run}, comm::ReduceOp::max);
-  return any != 0 ? resume_path(world, path) : path;
 }
 
 }  // namespace tessera::trainer

@@ -3,6 +3,7 @@
 #include <tessera/trainer/model_state.hpp>
 
 #include "base/log.hpp"
+#include "base/progress.hpp"
 #include "initialize.hpp"
 #include "tessera/trainer/checkpoint_directory.hpp"
 #include "unit_parts.hpp"
@@ -42,11 +43,6 @@ LoadReport load_unit(const comm::ProcessGrid& grid, const ModelSource& model, st
   return model.source->load(grid, stored.parameters, stored.slices, shard, options);
 }
 
-Origin origin_of(const ModelSource& model, const Parameter& parameter) {
-  const auto found = model.origins.find(parameter.name);
-  return found == model.origins.end() ? Origin() : found->second;
-}
-
 /// One dataset per parameter of every unit, in `group`. Moments: of what is trained alone.
 template <class T>
 void add_datasets(const zero3::ParameterStore<T>& store, const ModelSource& model,
@@ -56,7 +52,7 @@ void add_datasets(const zero3::ParameterStore<T>& store, const ModelSource& mode
     for (const Parameter& parameter : store.unit(i).parameters()) {
       if (are_moments && !parameter.trainable) continue;
       datasets.push_back(
-          {group, &parameter, Dtype::f32, are_moments ? Origin() : origin_of(model, parameter)});
+          {group, &parameter, Dtype::f32, are_moments ? Origin() : model.origin(parameter)});
     }
   }
 }
@@ -94,7 +90,63 @@ model::Naming naming_of(const ModelSource& model) {
   return model::detect_naming(model.config, names);
 }
 
+/// Bytes of the checkpoint that hold the model.
+std::int64_t stored_bytes(const ModelSource& model) {
+  std::int64_t bytes = 0;
+  for (const Parameter& parameter : all_parameters(model.units))
+    if (model.has(parameter)) bytes += model.source->stored_bytes(parameter);
+  return bytes;
+}
+
+/// Those of this rank's slices of a unit.
+std::int64_t stored_bytes(const ModelSource& model, std::size_t unit_idx, const zero3::Unit& unit) {
+  double bytes = 0.0;
+  for (const Slice& slice : stored_parts(model, unit_idx, unit.parameters(), unit.slices()).slices)
+    bytes += static_cast<double>(model.source->stored_bytes(*slice.parameter)) *
+             static_cast<double>(slice.size()) / static_cast<double>(slice.parameter->size());
+  return static_cast<std::int64_t>(bytes);
+}
+
+std::int64_t num_owned(const zero3::Unit& unit) {
+  std::int64_t sum = 0;
+  for (const Slice& slice : unit.slices()) sum += slice.size();
+  return sum;
+}
+
+/// A bar for the shards of all units; `bytes_of(unit)` are this rank's, `total_bytes` those of all.
+template <class T, class BytesOf>
+ProgressBar bar_for(const char* what, const zero3::ParameterStore<T>& store,
+                    std::int64_t total_bytes, BytesOf&& bytes_of) {
+  std::int64_t own_bytes = 0;
+  for (std::size_t i = 0; i < store.num_units(); ++i) own_bytes += bytes_of(i);
+  return {what, own_bytes, total_bytes};
+}
+
+/// Elements of all shards together.
+template <class T>
+std::int64_t num_elements_of_all(const zero3::ParameterStore<T>& store) {
+  std::int64_t sum = 0;
+  for (std::size_t i = 0; i < store.num_units(); ++i)
+    for (const Parameter& parameter : store.unit(i).parameters()) sum += parameter.size();
+  return sum;
+}
+
 }  // namespace
+
+Origin ModelSource::origin(const Parameter& parameter) const {
+  const auto found = origins.find(parameter.name);
+  return found == origins.end() ? Origin() : found->second;
+}
+
+checkpoint::EmbeddedFiles exported_files(const ModelSource& model,
+                                         std::span<const Parameter> parameters,
+                                         const checkpoint::Origins& origins,
+                                         const checkpoint::ExportOptions& options) {
+  checkpoint::EmbeddedFiles files = model.files;
+  files["config.json"] = model::hugging_face_config(model.source->config_json(),
+                                                    exports_mxfp4(parameters, origins, options));
+  return files;
+}
 
 ModelSource describe_model(const comm::Communicator& world, const std::filesystem::path& path,
                            const checkpoint::KeyOptions& keys) {
@@ -137,19 +189,25 @@ LoadReport load_parameters(const comm::ProcessGrid& grid, ModelSource& model,
                            zero3::ParameterStore<T>& store, const checkpoint::LoadOptions& options,
                            Verify verify) {
   require_tied(grid, model);
-  checkpoint::FingerprintTable read;
+  LoadedTensors loaded;
   checkpoint::LoadOptions load = options;
   load.scales = &model.scales;
-  if (verify == Verify::yes) load.fingerprints = &read;
+  if (verify == Verify::yes) {
+    load.fingerprints = &loaded.read;
+    load.placed = &loaded.placed;
+  }
   LoadReport report;
   store.open_masters();
+  const auto bytes_of = [&](std::size_t i) { return stored_bytes(model, i, store.unit(i)); };
+  ProgressBar bar = bar_for("loading", store, stored_bytes(model), bytes_of);
   for (std::size_t i = 0; i < store.num_units(); ++i) {
     const zero3::Unit& unit = store.unit(i);
     const auto host = Kokkos::create_mirror_view(unit.master());
     report += load_unit(grid, model, i, unit, span_of(host), load);
     Kokkos::deep_copy(unit.master(), host);
+    bar.add(bytes_of(i));
   }
-  if (verify == Verify::yes) verify_shards(grid, model, store, read);
+  if (verify == Verify::yes) verify_shards(grid, model, std::move(loaded));
   return report;
 }
 
@@ -185,14 +243,19 @@ std::int64_t save_checkpoint(const comm::ProcessGrid& grid, const zero3::Paramet
     add_datasets(store, model, exp_avg_sq_group, datasets);
   }
   checkpoint::Hdf5Writer writer(grid.world(), path, datasets, state, model.files);
+  const std::int64_t element_bytes = with_moments ? 12 : 4;
+  const auto bytes_of = [&](std::size_t i) { return element_bytes * num_owned(store.unit(i)); };
+  ProgressBar bar = bar_for("saving", store, element_bytes * num_elements_of_all(store), bytes_of);
   for (std::size_t i = 0; i < store.num_units(); ++i) {
     const zero3::Unit& unit = store.unit(i);
     write_shard(writer, parameters_group, unit.parameters(), unit.slices(), unit.master());
     writer.write_scales(unit.parameters(), unit.slices(), model.scales);
-    if (!with_moments) continue;
-    const UnitParts parts = trainable(unit);
-    write_shard(writer, exp_avg_group, parts.parameters, parts.slices, unit.exp_avg());
-    write_shard(writer, exp_avg_sq_group, parts.parameters, parts.slices, unit.exp_avg_sq());
+    if (with_moments) {
+      const UnitParts parts = trainable(unit);
+      write_shard(writer, exp_avg_group, parts.parameters, parts.slices, unit.exp_avg());
+      write_shard(writer, exp_avg_sq_group, parts.parameters, parts.slices, unit.exp_avg_sq());
+    }
+    bar.add(bytes_of(i));
   }
   writer.commit();
   return writer.written_bytes();
@@ -212,15 +275,18 @@ std::int64_t save_hugging_face(const comm::ProcessGrid& grid, const zero3::Param
                                std::int64_t num_steps, const checkpoint::ExportOptions& options) {
   const checkpoint::Origins origins = export_origins(model, num_steps);
   const std::vector<Parameter> parameters = all_parameters(parameter_units(model.config));
-  checkpoint::EmbeddedFiles files = model.files;
-  files["config.json"] = model::hugging_face_config(model.source->config_json(),
-                                                    exports_mxfp4(parameters, origins, options));
-  checkpoint::HuggingFaceWriter writer(grid.world(), directory, parameters, origins, files,
+  checkpoint::HuggingFaceWriter writer(grid.world(), directory, parameters, origins,
+                                       exported_files(model, parameters, origins, options),
                                        options);
+  constexpr std::int64_t element_bytes = 2;  // of bf16, as most exports are
+  const auto bytes_of = [&](std::size_t i) { return element_bytes * num_owned(store.unit(i)); };
+  ProgressBar bar =
+      bar_for("exporting", store, element_bytes * num_elements_of_all(store), bytes_of);
   for (std::size_t i = 0; i < store.num_units(); ++i) {
     const zero3::Unit& unit = store.unit(i);
     const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), unit.master());
     writer.write(unit.slices(), std::span<const float>(host.data(), host.size()), model.scales);
+    bar.add(bytes_of(i));
   }
   writer.commit();
   return writer.written_bytes();

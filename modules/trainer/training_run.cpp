@@ -5,6 +5,7 @@
 #include <tessera/trainer/training_run.hpp>
 
 #include "base/log.hpp"
+#include "base/progress.hpp"
 #include "comm/agree.hpp"
 #include "comm/watchdog.hpp"
 #include "run_record.hpp"
@@ -64,6 +65,7 @@ class Run {
   void write_hugging_face();
   void start_profile();
   void finish_profile();
+  void tell_start(double step_s) const;
 
   const comm::ProcessGrid& grid_;
   const TrainingOptions& options_;
@@ -80,6 +82,7 @@ class Run {
   int num_lost_steps_ = 0;  ///< in a row
   TrainingSummary summary_;
   std::optional<PhaseTimer> timer_;
+  double load_s_ = 0.0;
 };
 
 template <class T>
@@ -112,10 +115,10 @@ void Run<T>::load() {
   }
   std::array<std::int64_t, 2> bytes{report.read_bytes, report.exchanged_bytes};
   grid_.world().all_reduce("bytes read", std::span<std::int64_t>(bytes), comm::ReduceOp::sum);
+  load_s_ = seconds_since(start);
   constexpr double mib = 1024.0 * 1024.0;
   log_info("read {:.1f} MiB in {:.2f} s ({:.1f} MiB exchanged between ranks){}",
-           static_cast<double>(bytes[0]) / mib, seconds_since(start),
-           static_cast<double>(bytes[1]) / mib,
+           static_cast<double>(bytes[0]) / mib, load_s_, static_cast<double>(bytes[1]) / mib,
            options_.verify == Verify::yes ? "; each expert is held once, as the file has it" : "");
 }
 
@@ -166,6 +169,17 @@ StepMetrics Run<T>::step() {
          max_lost_steps, state_.step);
   }
   return metrics;
+}
+
+/// What a user waits for before anything is learned.
+template <class T>
+void Run<T>::tell_start(double step_s) const {
+  const std::optional<double> total_s = process_seconds();
+  if (!total_s) return;
+  log_info(
+      "first step done {:.2f} s after the start of the process: {:.2f} s loading, {:.2f} s the "
+      "step, {:.2f} s libraries, headers and memory",
+      *total_s, load_s_, step_s, *total_s - load_s_ - step_s);
 }
 
 template <class T>
@@ -241,7 +255,10 @@ TrainingSummary Run<T>::train(const StopRequest& stop) {
     if (sampler_.num_held_out() > 0 && (due(options_.evaluate_every) || is_last)) {
       metrics.eval_loss = evaluate_held_out();
     }
-    if (state_.step == summary_.first_step + 1) summary_.first_loss = metrics.loss;
+    if (state_.step == summary_.first_step + 1) {
+      summary_.first_loss = metrics.loss;
+      tell_start(metrics.step_s);
+    }
     summary_.last_loss = metrics.loss;
     writer.write(metrics);
     if (grid_.world().rank() == 0) table.add(metrics);

@@ -11,26 +11,6 @@ namespace {
 using checkpoint::FingerprintTable;
 using checkpoint::TensorFingerprint;
 
-template <class T>
-FingerprintTable hash_shards(const ModelSource& model, const zero3::ParameterStore<T>& store) {
-  FingerprintTable held;
-  for (std::size_t i = 0; i < store.num_units(); ++i) {
-    const zero3::Unit& unit = store.unit(i);
-    for (const Parameter& parameter : unit.parameters()) {
-      if (!model.has(parameter)) continue;
-      held.expect(parameter.name, parameter.is_expert ? parameter.shape[0] : 1);
-    }
-    const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), unit.master());
-    for (const Slice& slice : unit.slices()) {
-      if (!model.has(*slice.parameter)) continue;
-      held.add(*slice.parameter, slice.begin,
-               std::span<const float>(host.data() + slice.shard_offset,
-                                      static_cast<std::size_t>(slice.size())));
-    }
-  }
-  return held;
-}
-
 std::string expert_text(const Parameter& parameter, std::size_t expert) {
   return parameter.is_expert ? fmt::format(", expert {}", expert) : "";
 }
@@ -68,30 +48,21 @@ void require_as_stated(const ModelSource& model, const Parameter& parameter,
 
 }  // namespace
 
-template <class T>
-void verify_shards(const comm::ProcessGrid& grid, const ModelSource& model,
-                   const zero3::ParameterStore<T>& store, FingerprintTable read) {
-  FingerprintTable held = hash_shards(model, store);
+void verify_shards(const comm::ProcessGrid& grid, const ModelSource& model, LoadedTensors loaded) {
   // All ranks must sum the same tensors, also those of which this one read nothing.
-  for (const auto& [name, entry] : held.tensors()) read.expect(name, std::ssize(entry.experts));
-  const std::array tables{&read, &held};
+  for (const auto& [name, entry] : loaded.placed.tensors())
+    loaded.read.expect(name, std::ssize(entry.experts));
+  const std::array tables{&loaded.read, &loaded.placed};
   FingerprintTable::sum(grid.world(), tables);
   const auto* file = dynamic_cast<const checkpoint::Hdf5Source*>(model.source.get());
-  for (std::size_t i = 0; i < store.num_units(); ++i) {
-    for (const Parameter& parameter : store.unit(i).parameters()) {
-      const TensorFingerprint* of_shards = held.find(parameter.name);
-      if (of_shards == nullptr) continue;
-      const auto* stated =
-          file == nullptr ? nullptr : file->fingerprint("parameters", parameter.name);
-      if (stated != nullptr) require_as_stated(model, parameter, *stated, *of_shards);
-      require_as_read(model, parameter, *read.find(parameter.name), *of_shards);
-    }
+  for (const Parameter& parameter : all_parameters(model.units)) {
+    if (!model.has(parameter)) continue;
+    const TensorFingerprint& placed = *loaded.placed.find(parameter.name);
+    const auto* stated =
+        file == nullptr ? nullptr : file->fingerprint("parameters", parameter.name);
+    if (stated != nullptr) require_as_stated(model, parameter, *stated, placed);
+    require_as_read(model, parameter, *loaded.read.find(parameter.name), placed);
   }
 }
-
-template void verify_shards(const comm::ProcessGrid&, const ModelSource&,
-                            const zero3::ParameterStore<float>&, FingerprintTable);
-template void verify_shards(const comm::ProcessGrid&, const ModelSource&,
-                            const zero3::ParameterStore<bf16>&, FingerprintTable);
 
 }  // namespace tessera::trainer

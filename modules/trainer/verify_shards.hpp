@@ -6,12 +6,16 @@
 
 namespace tessera::trainer {
 
-/// Hashes all shards and compares, for each tensor and each expert in it, with what was `read` from
-/// the file (this rank's part) and, if the file states its fingerprints, with those. Every element
-/// must be in exactly one shard. Throws Error::format, alike on all ranks, naming tensor and
-/// expert. One all-reduce; collective over grid.world().
-template <class T>
-void verify_shards(const comm::ProcessGrid& grid, const ModelSource& model,
-                   const zero3::ParameterStore<T>& store, checkpoint::FingerprintTable read);
+/// This rank's parts of the sums that a load formed on its way.
+struct LoadedTensors {
+  checkpoint::FingerprintTable read;    ///< as the ranks that read them had them
+  checkpoint::FingerprintTable placed;  ///< as their owners' shards have them
+};
+
+/// Compares, for each tensor and each expert in it, what the shards have with what was read and, if
+/// the file states its fingerprints, with those. Every element must be in exactly one shard. Throws
+/// Error::format, alike on all ranks, naming tensor and expert. One all-reduce; collective over
+/// grid.world().
+void verify_shards(const comm::ProcessGrid& grid, const ModelSource& model, LoadedTensors loaded);
 
 }  // namespace tessera::trainer

@@ -3,8 +3,11 @@
 
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
+#include <unistd.h>
 
 #include <mutex>
+
+#include "base/progress.hpp"
 
 namespace tessera {
 namespace {
@@ -64,6 +67,12 @@ void set_log_sink(LogSink sink) {
 void set_log_level(LogLevel level) {
   const std::lock_guard lock(state().mutex);
   state().level = level;
+}
+
+bool logs_to_terminal() {
+  const std::lock_guard lock(state().mutex);
+  const State& s = state();
+  return s.rank == 0 && !s.sink && s.level <= LogLevel::info && ::isatty(STDERR_FILENO) != 0;
 }
 
 void set_log_rank(int rank, int num_ranks) {

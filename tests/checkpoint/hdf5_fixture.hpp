@@ -141,8 +141,7 @@ struct Checkpoint {
     return unit;
   }
 
-  void save(const comm::ProcessGrid& grid, const std::filesystem::path& path,
-            SaveOptions options = {}) const {
+  void save(const comm::ProcessGrid& grid, const std::filesystem::path& path) const {
     const Unit dense_state = in_f32(dense), expert_state = in_f32(expert);
     std::vector<DatasetSpec> specs;
     add_specs(dense, "parameters", specs);
@@ -153,7 +152,7 @@ struct Checkpoint {
       specs.push_back(
           {"parameters", &parameter, mxfp4.dtypes[0], {.dtypes = {Dtype::bf16}, .mxfp4 = true}});
     }
-    Hdf5Writer writer(grid.world(), path, specs, state, files, options);
+    Hdf5Writer writer(grid.world(), path, specs, state, files);
     write_unit(writer, grid, "parameters", dense, 1);
     write_unit(writer, grid, "parameters", expert, 2);
     write_unit(writer, grid, "optimizer/exp_avg", dense_state, 3);

@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tessera files written on one grid and read on another.
-#include <mutex>
-
-#include "base/log.hpp"
 #include "hdf5_fixture.hpp"
 #include "same_error.hpp"
 #include "support/temporary_directory.hpp"
@@ -54,20 +51,10 @@ TEST_CASE(
   checkpoint.save(grid, directory / "model.h5");
   for (const std::int64_t buffer_bytes : {1000, 50000}) {
     LoadReport report;
-    CHECK(checkpoint.compare(grid, directory / "model.h5", report, {buffer_bytes, true}) == "");
+    CHECK(checkpoint.compare(grid, directory / "model.h5", report, {buffer_bytes}) == "");
     CHECK(report.peak_buffer_bytes <= buffer_bytes);
     CHECK(report.peak_buffer_bytes > 0);
   }
-}
-
-TEST_CASE("independent transfers move the same elements") {
-  const Checkpoint checkpoint;
-  const ProcessGrid grid(MPI_COMM_WORLD, {1});
-  const test::TemporaryDirectory directory(grid.world());
-  checkpoint.save(grid, directory / "model.h5", {.collective = false});
-  LoadReport report;
-  CHECK(checkpoint.compare(grid, directory / "model.h5", report,
-                           {.buffer_bytes = 4096, .collective = false}) == "");
 }
 
 TEST_CASE("ranks without an expert take part in writing and reading") {
@@ -118,32 +105,6 @@ TEST_CASE("a source lists the parameters alone, with their dtypes and shapes") {
   CHECK(tensor->shape == Shape{5, 13, 11});
   CHECK(tensor->file == "model.h5");
   CHECK(source->find("nothing") == nullptr);
-}
-
-TEST_CASE("collective transfers are really collective") {
-  const ProcessGrid grid(MPI_COMM_WORLD, {1});
-  const test::TemporaryDirectory directory(grid.world());
-  std::mutex mutex;
-  std::vector<std::string> messages;
-  set_log_sink([&](LogLevel, const std::string& text) {
-    const std::lock_guard lock(mutex);
-    messages.push_back(text);
-  });
-  set_log_level(LogLevel::debug);
-  const Checkpoint checkpoint;
-  checkpoint.save(grid, directory / "model.h5");
-  LoadReport report;
-  checkpoint.compare(grid, directory / "model.h5", report);
-  set_log_level(LogLevel::info);
-  set_log_sink({});
-  if (grid.world().rank() != 0) return;
-  std::size_t transfers = 0;
-  for (const std::string& text : messages) {
-    if (!text.starts_with("wrote /") && !text.starts_with("read /")) continue;
-    ++transfers;
-    CHECK_THAT(text, Catch::EndsWith("contiguous collective"));
-  }
-  CHECK(transfers == 8);
 }
 
 TEST_CASE("a parameter or optimizer state that the file has not, or in another shape, is named") {

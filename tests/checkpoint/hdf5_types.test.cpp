@@ -7,6 +7,7 @@
 #include <cmath>
 #include <vector>
 
+#include "narrow.hpp"
 #include "widen.hpp"
 
 using namespace tessera;
@@ -64,7 +65,7 @@ TEST_CASE("narrow and widen agree for every float type") {
     if (dtype == Dtype::bf16)
       for (float& value : rounded) value = bf16(value);
     std::vector<std::byte> raw(values.size() * size_of(dtype));
-    narrow(values, dtype, raw.data());
+    narrow(dtype, values.data(), std::int64_t(values.size()), raw.data());
     widen(dtype, raw.data(), std::int64_t(values.size()), back.data());
     CHECK(back == rounded);
   }

@@ -16,7 +16,7 @@ namespace fs = std::filesystem;
 
 using Damage = std::function<void(std::span<const Slice>, std::span<float>)>;
 
-/// A source whose values are damaged after they have been read.
+/// A source whose values are damaged after they have been read, before they are in the shard.
 class DamagedSource : public checkpoint::Source {
  public:
   DamagedSource(std::unique_ptr<checkpoint::Source> source, Damage damage)
@@ -33,8 +33,17 @@ class DamagedSource : public checkpoint::Source {
   checkpoint::LoadReport load(const comm::ProcessGrid& grid, std::span<const Parameter> parameters,
                               std::span<const Slice> slices, std::span<float> shard,
                               const checkpoint::LoadOptions& options) override {
-    const auto report = source_->load(grid, parameters, slices, shard, options);
+    checkpoint::LoadOptions undamaged = options;
+    undamaged.placed = nullptr;
+    const auto report = source_->load(grid, parameters, slices, shard, undamaged);
     damage_(slices, shard);
+    if (options.placed == nullptr) return report;
+    for (const Parameter& parameter : parameters)
+      options.placed->expect(parameter.name, parameter.is_expert ? parameter.shape[0] : 1);
+    for (const Slice& slice : slices)
+      options.placed->add(*slice.parameter, slice.begin,
+                          shard.subspan(static_cast<std::size_t>(slice.shard_offset),
+                                        static_cast<std::size_t>(slice.size())));
     return report;
   }
 

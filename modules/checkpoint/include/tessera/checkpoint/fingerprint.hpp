@@ -5,6 +5,7 @@
 // rank hashes what it holds and one all-reduce gives the whole.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -68,7 +69,26 @@ class FingerprintTable {
   const std::map<std::string, TensorFingerprint>& tensors() const { return tensors_; }
 
  private:
+  friend class TensorHash;
+  /// With room for `num_experts`, zero where it is new.
+  TensorFingerprint& entry(const std::string& name, std::int64_t num_experts);
+
   std::map<std::string, TensorFingerprint> tensors_;
+};
+
+/// Hashes one tensor piece by piece, as FingerprintTable::add() does, into one table or two; its
+/// entries are looked up once. All members are local.
+class TensorHash {
+ public:
+  /// A table may be null. The tables and the parameter must outlive it.
+  TensorHash(const Parameter& parameter, FingerprintTable* table,
+             FingerprintTable* second = nullptr);
+  /// Nothing happens without a table.
+  void add(std::int64_t begin, std::span<const float> values);
+
+ private:
+  std::array<TensorFingerprint*, 2> entries_{};
+  std::int64_t block_ = 1, size_ = 0, expert_size_ = 0;
 };
 
 /// One number for a whole model: XXH3-128 (seed 0) of the lines "<name> <expert> <32 hexadecimal

@@ -51,10 +51,6 @@ struct StoredDataset {
 /// Small files kept verbatim: name -> content (config.json, tokenizer.json, ...).
 using EmbeddedFiles = std::map<std::string, std::string>;
 
-struct SaveOptions {
-  bool collective = true;  ///< collective transfers; else independent ones
-};
-
 /// Writes a checkpoint under a temporary name and renames it when all of it is on disk. An
 /// unfinished writer leaves the previous checkpoint untouched and removes its temporary file; what
 /// a killed job left is removed by the next save.
@@ -64,7 +60,7 @@ class Hdf5Writer {
   /// collective over world; errors are agreed.
   Hdf5Writer(const comm::Communicator& world, std::filesystem::path path,
              std::span<const DatasetSpec> datasets, const TrainingState& state,
-             const EmbeddedFiles& files, SaveOptions options = {});
+             const EmbeddedFiles& files);
   /// collective over world (MPI-IO's close is): after commit() or when all ranks unwind alike.
   ~Hdf5Writer();
 
@@ -77,7 +73,7 @@ class Hdf5Writer {
   /// errors are agreed.
   void write_scales(std::span<const Parameter> parameters, std::span<const Slice> slices,
                     const ScaleShards& scales);
-  /// Sums the fingerprints of what was written over the ranks and stores them, flushes, fsyncs,
+  /// Sums the fingerprints of what was written over the ranks and stores them, fsyncs,
   /// renames, fsyncs the directory. `expected`: what the parameters must be, summed over the ranks;
   /// Error::internal, before anything is renamed, names the first one that was written otherwise.
   /// collective over world; errors are agreed.
@@ -109,13 +105,12 @@ class Hdf5Source : public Source {
   /// collective over world; errors are agreed. Refuses files of a newer format version.
   static std::unique_ptr<Hdf5Source> open(const comm::Communicator& world,
                                           const std::filesystem::path& path);
-  /// collective over the world it was opened on (MPI-IO's close is).
   ~Hdf5Source() override;
 
   const TrainingState& state() const { return state_; }
   const EmbeddedFiles& files() const { return files_; }
   /// All datasets, sorted by group and name.
-  const std::vector<StoredDataset>& datasets() const;
+  const std::vector<StoredDataset>& datasets() const { return datasets_; }
   std::vector<StoredPart> parts(const Parameter& parameter) const override;
   bool has(const Parameter& parameter) const override;
   Origin origin(const Parameter& parameter) const override;
@@ -138,14 +133,12 @@ class Hdf5Source : public Source {
 
  private:
   Hdf5Source() = default;
-  template <class Element>
-  LoadReport read_group(const comm::ProcessGrid& grid, const std::string& group,
-                        std::span<const Parameter> parameters, std::span<const Slice> slices,
-                        std::span<Element> shard, const LoadOptions& options);
+  std::vector<const TensorInfo*> require_tensors(const std::string& group,
+                                                 std::span<const Parameter> parameters,
+                                                 bool wants_bytes) const;
   LoadReport load_scales(const comm::ProcessGrid& grid, std::span<const Parameter> parameters,
                          std::span<const Slice> slices, const LoadOptions& options);
-  struct Impl;
-  std::unique_ptr<Impl> impl_;
+  std::vector<StoredDataset> datasets_;  ///< sorted by group and name
   TrainingState state_;
   EmbeddedFiles files_;
 };

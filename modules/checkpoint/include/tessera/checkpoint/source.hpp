@@ -24,19 +24,21 @@ struct TensorInfo {
   Dtype dtype = Dtype::f32;
   Shape shape;                    ///< as stored in this file
   std::string file;               ///< file that holds it, relative to the checkpoint
-  std::int64_t offset_bytes = 0;  ///< of its first element in a safetensors file, from its start
+  std::int64_t offset_bytes = 0;  ///< of its first element, from the start of that file
   std::int64_t bytes() const { return num_elements(shape) * std::int64_t(size_of(dtype)); }
 };
 
 struct LoadOptions {
   std::int64_t buffer_bytes = 16 << 20;  ///< bound of the staging memory of one rank [bytes]
-  bool collective = true;                ///< HDF5: collective transfers; else independent ones
   bool plan_only = false;                ///< read nothing; the report tells what would be read
   /// If not null: receives the scales of every MXFP4 parameter read, for this rank's slices.
   ScaleShards* scales = nullptr;
   /// If not null: receives the sums of what was read from the files, hashed by the rank that read
   /// it, before it was exchanged or placed. Summed over the ranks it is the file's fingerprint.
   FingerprintTable* fingerprints = nullptr;
+  /// If not null: receives the sums of what is in the shards, hashed where it lies by its owner, as
+  /// soon as it was placed.
+  FingerprintTable* placed = nullptr;
 };
 
 /// What a parameter was in the Hugging Face checkpoint that it once came from, so that export can

@@ -30,7 +30,16 @@ struct ModelSource {
 
   /// Whether the checkpoint has the parameter, under whatever names; after open_model(). local.
   bool has(const Parameter& parameter) const { return origins.contains(parameter.name); }
+  /// What it was in the checkpoint; bf16 where that has none of it. local.
+  checkpoint::Origin origin(const Parameter& parameter) const;
 };
+
+/// The files of a Hugging Face directory beside the tensors: those of `model`, config.json as the
+/// experts of `parameters` are to be written. local.
+checkpoint::EmbeddedFiles exported_files(const ModelSource& model,
+                                         std::span<const Parameter> parameters,
+                                         const checkpoint::Origins& origins,
+                                         const checkpoint::ExportOptions& options);
 
 /// Opens MODEL (Hugging Face directory or Tessera file) and parses its configuration, without
 /// looking at its keys. collective over world; errors are the same on all ranks.
