@@ -9,6 +9,7 @@
 #include <cstdlib>
 
 #include "doctor.hpp"
+#include "kernel/gemm.hpp"
 
 namespace tessera::apps {
 namespace {
@@ -137,6 +138,8 @@ std::string instruction_set() {
 }
 
 void examine_libraries(DoctorReport& report) {
+  report.lines.emplace_back(
+      "products", fmt::format("f32 by oneDNN, bf16 by {}", kernel::bf16_product_backend()));
   examine_mpi(report);
   examine_hdf5(report);
   examine_kokkos(report);

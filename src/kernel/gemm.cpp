@@ -6,7 +6,6 @@
 #include <cstdlib>
 #include <string_view>
 #include <type_traits>
-#include <vector>
 
 #include "base/contract.hpp"
 #include "base/error.hpp"
@@ -39,39 +38,25 @@ void fill_zeros(std::int64_t batch, const Operand<TC>& c, std::int64_t batch_str
   }
 }
 
-/// What TESSERA_GEMM may name, best first.
-struct Choice {
-  std::string_view name;
-  const packed::Backend* backend;
-};
-
-std::vector<Choice> packed_choices() {
-#ifdef TESSERA_PACKED_PRODUCT
-  return {{"amx", packed::amx()}, {"avx512", packed::avx512()}};
-#else
-  return {};
-#endif
-}
-
 /// Null: oneDNN.
-const packed::Backend* forced_backend(std::string_view name) {
-  if (name == "onednn") return nullptr;
-  for (const Choice& choice : packed_choices()) {
-    if (choice.name == name && choice.backend->is_available()) return choice.backend;
+const packed::Backend* forced_backend(std::string_view option) {
+  if (option == "onednn") return nullptr;
+  for (const packed::Backend* const backend : packed::backends()) {
+    if (backend->option == option && backend->is_available()) return backend;
   }
-  if (name != "amx" && name != "avx512") {
-    fail(ErrorKind::usage, "TESSERA_GEMM={} is none of amx, avx512, onednn", name);
+  if (option != "amx" && option != "avx512") {
+    fail(ErrorKind::usage, "TESSERA_GEMM={} is none of amx, avx512, onednn", option);
   }
   fail(ErrorKind::usage,
        "TESSERA_GEMM={}, which the processor, its system or the compiler of this program does not "
        "have; unset it to get the best there is",
-       name);
+       option);
 }
 
 const packed::Backend* chosen_backend() {
-  if (const char* name = std::getenv("TESSERA_GEMM")) return forced_backend(name);
-  for (const Choice& choice : packed_choices()) {
-    if (choice.backend->is_available()) return choice.backend;
+  if (const char* option = std::getenv("TESSERA_GEMM")) return forced_backend(option);
+  for (const packed::Backend* const backend : packed::backends()) {
+    if (backend->is_available()) return backend;
   }
   return nullptr;
 }

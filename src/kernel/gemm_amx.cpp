@@ -185,8 +185,8 @@ bool is_available() {
 }  // namespace
 
 const Backend* amx() {
-  static constexpr Backend backend{"AMX-BF16",   is_available, pack_rows,
-                                   pack_columns, multiply,     finish};
+  static constexpr Backend backend{"AMX-BF16",   "amx",    is_available, pack_rows,
+                                   pack_columns, multiply, finish};
   return &backend;
 }
 

@@ -148,8 +148,8 @@ bool is_available() {
 }  // namespace
 
 const Backend* avx512() {
-  static constexpr Backend backend{"AVX512-BF16", is_available, pack_rows,
-                                   pack_columns,  multiply,     [] {}};
+  static constexpr Backend backend{"AVX512-BF16", "avx512", is_available, pack_rows,
+                                   pack_columns,  multiply, [] {}};
   return &backend;
 }
 

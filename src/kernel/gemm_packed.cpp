@@ -4,6 +4,7 @@
 #include "kernel/gemm_packed.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <memory>
 #include <new>
@@ -115,6 +116,15 @@ void rounded_product_of_parts(const Backend& backend, const Lines& a, const Line
 }
 
 }  // namespace
+
+std::span<const Backend* const> backends() {
+#ifdef TESSERA_PACKED_PRODUCT
+  static const std::array<const Backend*, 2> all{amx(), avx512()};
+  return all;
+#else
+  return {};
+#endif
+}
 
 void product(const Backend& backend, const Lines& a, const Lines& b, const Result& c) {
   if (a.depth <= max_depth) {

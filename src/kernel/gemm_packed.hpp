@@ -14,6 +14,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "base/dtype.hpp"
 
@@ -72,6 +73,7 @@ struct Strip {
 /// What an instruction set provides.
 struct Backend {
   const char* name;
+  const char* option;      ///< its name in TESSERA_GEMM
   bool (*is_available)();  ///< processor and system; asks the system for AMX
   void (*pack_rows)(const Lines& rows, char* packed);
   void (*pack_columns)(const Lines& columns, char* packed);
@@ -79,9 +81,11 @@ struct Backend {
   void (*finish)();  ///< after the last strip of a product
 };
 
-/// AMX-BF16, AVX512-BF16; defined where TESSERA_PACKED_PRODUCT is. local.
 const Backend* amx();
 const Backend* avx512();
+
+/// Those that this program was compiled with, best first; not all need be available. local.
+std::span<const Backend* const> backends();
 
 /// C = A B or C += A B. local; host memory.
 void product(const Backend& backend, const Lines& a, const Lines& b, const Result& c);
