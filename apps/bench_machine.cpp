@@ -180,14 +180,15 @@ void measure_messages(const comm::Communicator& world, MachineReport& report) {
 
 MachineReport measure_machine(const comm::Communicator& world, int num_repeats) {
   MachineReport report;
-  const auto add = [&](const char* name, const char* unit, double rate) {
+  const auto add = [&](const std::string& name, const char* unit, double rate) {
     report.rows.push_back({name, unit, trainer::over_ranks(world, rate / giga)});
   };
   add("f32 multiply-add, registers", "GFLOP/s", multiply_add_rate(world, num_repeats));
   report.roofs.f32_product = product_rate<float>(world, num_repeats);
-  add("f32 product, best oneDNN square", "GFLOP/s", report.roofs.f32_product);
+  add("f32 product, best square by oneDNN", "GFLOP/s", report.roofs.f32_product);
   report.roofs.bf16_product = product_rate<bf16>(world, num_repeats);
-  add("bf16 product, best oneDNN square", "GFLOP/s", report.roofs.bf16_product);
+  add(fmt::format("bf16 product, best square by {}", kernel::bf16_product_backend()), "GFLOP/s",
+      report.roofs.bf16_product);
   {
     const Triad triad(triad_array_bytes() / 4);
     const bool is_first = world.rank() == 0;
