@@ -8,6 +8,8 @@
 namespace tessera::model {
 namespace {
 
+constexpr const char* norm_name = "post_attention_layernorm.weight";
+
 template <class T>
 kernel::Vector<T> flat(const kernel::Matrix<T>& matrix) {
   return kernel::Vector<T>(matrix.data(), matrix.size());
@@ -34,9 +36,8 @@ kernel::Matrix<float> normalize(const kernel::Execution& execution, const ModelC
                                 const UnitView<const T>& dense, kernel::Matrix<const float> x,
                                 kernel::Vector<float> rstd) {
   const auto normed = kernel::new_matrix<float>("moe normed", x.extent(0), x.extent(1));
-  kernel::rms_norm_forward<T, float>(
-      execution, x, dense.vector("post_attention_layernorm.weight", config.hidden_size),
-      static_cast<float>(config.rms_norm_epsilon), normed, rstd);
+  kernel::rms_norm_forward<T, float>(execution, x, dense.vector(norm_name, config.hidden_size),
+                                     static_cast<float>(config.rms_norm_epsilon), normed, rstd);
   return normed;
 }
 
@@ -82,13 +83,16 @@ kernel::Matrix<float> MoeBlock<T>::forward(const UnitView<const T>& dense,
   moe::expert_forward<T>(execution_, expert_weights(experts), saved.handle.expert_offset,
                          saved.handle.row_expert, rows, saved.expert, outputs);
   timed.next(StepPhase::combine_forward);
+  auto returning = moe::start_combine_forward<T>(exchange_, saved.handle, outputs);
   const auto y = kernel::new_matrix<float>("layer output", x.extent(0), x.extent(1));
-  saved.outputs =
-      moe::combine_forward<T>(exchange_, saved.handle, outputs, saved.routing.weight, x, y);
   if (has_shared_experts()) {
-    timed.next(StepPhase::dense_mlp_forward);
+    const TimedPhase inner(StepPhase::dense_mlp_forward);
+    Kokkos::deep_copy(execution_, y, x);
     shared_.forward(dense, tokens, saved.shared, y);
   }
+  saved.outputs =
+      moe::finish_combine_forward<T>(exchange_, saved.handle, std::move(returning),
+                                     saved.routing.weight, has_shared_experts() ? y : x, y);
   return y;
 }
 
@@ -100,37 +104,54 @@ void MoeBlock<T>::backward(const UnitView<const T>& dense, const UnitView<const 
                            const UnitView<float>& expert_gradients,
                            kernel::Matrix<float> dx) const {
   TimedPhase timed(StepPhase::combine_backward);
-  const std::int64_t hidden = config_.hidden_size, num_experts = config_.num_experts;
-  const kernel::Matrix<float> dweight(kernel::uninitialized("routing dweight"), dx.extent(0),
-                                      config_.router.options.top_k);
-  const auto doutputs = moe::combine_backward<T>(exchange_, saved.handle, saved.outputs,
+  const auto dweight =
+      kernel::new_matrix<float>("routing dweight", dx.extent(0), config_.router.options.top_k);
+  auto arriving = moe::start_combine_backward<T>(exchange_, saved.handle, saved.outputs,
                                                  saved.routing.weight, dx, dweight);
+  const auto dnormed =
+      dense_backward(dense, correction_bias, saved, dweight, aux_gradient, dense_gradients, dx);
+  const auto doutputs =
+      moe::finish_combine_backward<T>(exchange_, saved.handle, std::move(arriving));
   timed.next(StepPhase::expert_backward);
-  const auto drows = exchange_.results<T>(saved.handle, hidden);
+  const auto drows = exchange_.results<T>(saved.handle, config_.hidden_size);
   moe::expert_backward<T>(
       execution_, expert_weights(experts), saved.handle.expert_offset, saved.expert, doutputs,
       {expert_gradients.get("gate_up_proj"), expert_gradients.find("gate_up_proj_bias"),
        expert_gradients.get("down_proj"), expert_gradients.find("down_proj_bias")},
       drows);
   timed.next(StepPhase::dispatch_backward);
-  const kernel::Matrix<float> dnormed("moe dnormed", dx.extent(0), dx.extent(1));
   moe::dispatch_backward<T>(exchange_, saved.handle, drows, dnormed);
-
   timed.next(StepPhase::route_backward);
+  kernel::rms_norm_backward<T>(execution_, dnormed, saved.x,
+                               dense.vector(norm_name, config_.hidden_size), saved.rstd, dx,
+                               dense_gradients.vector(norm_name, config_.hidden_size));
+}
+
+/// Backward of what needs no expert, so that it is done while their rows are under way: the router
+/// and the shared experts. Returns their part of the gradient of norm(x).
+template <class T>
+kernel::Matrix<float> MoeBlock<T>::dense_backward(const UnitView<const T>& dense,
+                                                  kernel::Vector<const float> correction_bias,
+                                                  const MoeSaved<T>& saved,
+                                                  kernel::Matrix<const float> dweight,
+                                                  kernel::Vector<const float> aux_gradient,
+                                                  const UnitView<float>& dense_gradients,
+                                                  const kernel::Matrix<float>& dy) const {
+  TimedPhase timed(StepPhase::route_backward);
+  const std::int64_t hidden = config_.hidden_size, num_experts = config_.num_experts;
   const auto normed = normalize<T>(execution_, config_, dense, saved.x, saved.rstd);
-  if (has_shared_experts()) {
-    const TimedPhase inner(StepPhase::dense_mlp_backward);
-    shared_.backward(dense, saved.shared, kernel::as_type<T>(execution_, normed),
-                     kernel::as_type<T>(execution_, dx), dense_gradients, dnormed);
-  }
+  const auto dnormed = kernel::new_matrix<float>("moe dnormed", dy.extent(0), hidden);
   const std::string& router = config_.router.name;
   moe::route_backward(execution_, wide_router<T>(execution_, config_, dense, correction_bias),
                       saved.routing, normed, dweight, aux_gradient, dnormed,
                       dense_gradients.matrix(router + ".weight", num_experts, hidden),
                       dense_gradients.vector(router + ".bias", num_experts));
-  kernel::rms_norm_backward<T>(
-      execution_, dnormed, saved.x, dense.vector("post_attention_layernorm.weight", hidden),
-      saved.rstd, dx, dense_gradients.vector("post_attention_layernorm.weight", hidden));
+  if (has_shared_experts()) {
+    timed.next(StepPhase::dense_mlp_backward);
+    shared_.backward(dense, saved.shared, kernel::as_type<T>(execution_, normed),
+                     kernel::as_type<T>(execution_, dy), dense_gradients, dnormed);
+  }
+  return dnormed;
 }
 
 template class MoeBlock<float>;

@@ -101,61 +101,74 @@ bool publish(TokenExchange& exchange, const DispatchHandle& handle, kernel::Matr
   return true;
 }
 
-/// Rows in sending order to the experts' ranks, by messages; the result is grouped by local expert.
+/// Rows in sending order set off to the experts' ranks, by messages.
 template <class T>
-kernel::Matrix<T> send_to_experts(const comm::Communicator& expert_axis,
-                                  const DispatchHandle& handle, const char* what,
-                                  const kernel::Matrix<T>& sent) {
-  if (expert_axis.size() == 1) return sent;
+RowsUnderWay<T> start_to_experts(const comm::Communicator& expert_axis,
+                                 const DispatchHandle& handle, const char* what,
+                                 const kernel::Matrix<T>& sent) {
   const std::int64_t width = sent.extent(1);
   const auto arrived = kernel::new_matrix<T>("arrived rows", handle.num_received, width);
   kernel::Execution().fence();
-  expert_axis.all_to_all_v(
-      what, std::span<const T>(sent.data(), sent.size()), times(handle.send_counts, width),
-      std::span<T>(arrived.data(), arrived.size()), times(handle.receive_counts, width));
-  const auto grouped = kernel::new_matrix<T>("grouped rows", handle.num_received, width);
-  kernel::gather_rows<T, T>(kernel::Execution(), arrived, handle.grouped_order, grouped);
+  return {sent, arrived,
+          expert_axis.start_all_to_all_v(
+              what, std::span<const T>(sent.data(), sent.size()), times(handle.send_counts, width),
+              std::span<T>(arrived.data(), arrived.size()), times(handle.receive_counts, width))};
+}
+
+/// The same when they have come, grouped by local expert.
+template <class T>
+kernel::Matrix<T> finish_to_experts(const DispatchHandle& handle, RowsUnderWay<T> rows) {
+  rows.request.wait();
+  const auto grouped =
+      kernel::new_matrix<T>("grouped rows", handle.num_received, rows.received.extent(1));
+  kernel::gather_rows<T, T>(kernel::Execution(), rows.received, handle.grouped_order, grouped);
   return grouped;
 }
 
-/// The way back by messages: grouped rows to the ranks of their tokens, in sending order there.
+/// Grouped rows set off to the ranks of their tokens, in sending order there: by messages, or by
+/// letting the others read them.
 template <class T>
-kernel::Matrix<T> send_to_tokens(const comm::Communicator& expert_axis,
-                                 const DispatchHandle& handle, const char* what,
-                                 kernel::Matrix<const T> grouped) {
+RowsUnderWay<T> start_to_tokens(TokenExchange& exchange, const DispatchHandle& handle,
+                                const char* what, kernel::Matrix<const T> grouped) {
+  const comm::Communicator& axis = exchange.axis();
+  if (exchange.is_shared()) {
+    TESSERA_EXPECT(grouped.size() == 0 ||
+                   grouped.data() == exchange.memory<T>(Area::results, axis.rank()));
+    exchange.arrive();
+    return {grouped, {}, {}};
+  }
+  if (axis.size() == 1) return {grouped, {}, {}};
   const std::int64_t width = grouped.extent(1);
-  const auto returned = kernel::new_matrix<T>("returned rows", handle.num_send, width);
   const auto leaving = kernel::new_matrix<T>("leaving rows", handle.num_received, width);
+  const auto returned = kernel::new_matrix<T>("returned rows", handle.num_send, width);
   kernel::scatter_rows<T>(kernel::Execution(), grouped, handle.grouped_order, leaving);
   kernel::Execution().fence();
-  expert_axis.all_to_all_v(
-      what, std::span<const T>(leaving.data(), leaving.size()), times(handle.receive_counts, width),
-      std::span<T>(returned.data(), returned.size()), times(handle.send_counts, width));
-  return returned;
+  return {leaving, returned,
+          axis.start_all_to_all_v(what, std::span<const T>(leaving.data(), leaving.size()),
+                                  times(handle.receive_counts, width),
+                                  std::span<T>(returned.data(), returned.size()),
+                                  times(handle.send_counts, width))};
 }
 
 /// What the experts made of the rows that this rank sent, in sending order.
 template <class T>
-struct Results {
+struct Returned {
   kernel::Matrix<const T> rows;  ///< all of them, or empty if they lie in others' memory
   RowAddresses<const T> addresses;
 };
 
 template <class T>
-Results<T> results_of(TokenExchange& exchange, const DispatchHandle& handle, const char* what,
-                      kernel::Matrix<const T> grouped) {
+Returned<T> finish_to_tokens(TokenExchange& exchange, const DispatchHandle& handle,
+                             const char* what, RowsUnderWay<T> rows) {
   if (exchange.is_shared()) {
-    TESSERA_EXPECT(grouped.size() == 0 ||
-                   grouped.data() == exchange.memory<T>(Area::results, exchange.axis().rank()));
-    exchange.meet(what);
+    exchange.await_others(what);
     exchange.lend(Area::results);
-    return {{}, at_owners<const T>(exchange, handle, Area::results, grouped.extent(1))};
+    return {{}, at_owners<const T>(exchange, handle, Area::results, rows.sent.extent(1))};
   }
-  const kernel::Matrix<const T> rows =
-      exchange.axis().size() == 1
-          ? grouped
-          : kernel::Matrix<const T>(send_to_tokens<T>(exchange.axis(), handle, what, grouped));
-  return {rows, rows_of<const T>(rows)};
+  rows.request.wait();
+  const kernel::Matrix<const T> returned =
+      exchange.axis().size() == 1 ? rows.sent : kernel::Matrix<const T>(rows.received);
+  return {returned, rows_of<const T>(returned)};
 }
 
 }  // namespace
@@ -163,10 +176,12 @@ Results<T> results_of(TokenExchange& exchange, const DispatchHandle& handle, con
 template <class T>
 kernel::Matrix<T> dispatch_forward(TokenExchange& exchange, const DispatchHandle& handle,
                                    kernel::Matrix<const T> x) {
+  constexpr const char* what = "dispatch forward";
   if (!publish(exchange, handle, x)) {
     const auto sent = kernel::new_matrix<T>("sent rows", handle.num_send, x.extent(1));
     kernel::gather_rows<T, T>(kernel::Execution(), x, handle.send_token, sent);
-    return send_to_experts<T>(exchange.axis(), handle, "dispatch forward", sent);
+    if (exchange.axis().size() == 1) return sent;
+    return finish_to_experts<T>(handle, start_to_experts<T>(exchange.axis(), handle, what, sent));
   }
   const auto rows = kernel::new_matrix<T>("grouped rows", handle.num_received, x.extent(1));
   kernel::gather_rows<T>(kernel::Execution(), at_sources<T>(exchange, handle, x.extent(1)), rows);
@@ -178,45 +193,68 @@ kernel::Matrix<T> dispatch_forward(TokenExchange& exchange, const DispatchHandle
 template <class T>
 void dispatch_backward(TokenExchange& exchange, const DispatchHandle& handle,
                        kernel::Matrix<const T> drows, kernel::Matrix<float> dx) {
-  const Results<T> results = results_of<T>(exchange, handle, "dispatch backward", drows);
-  kernel::sum_rows<T>(kernel::Execution(), results.addresses, handle.slot, dx);
+  constexpr const char* what = "dispatch backward";
+  const Returned<T> returned = finish_to_tokens<T>(
+      exchange, handle, what, start_to_tokens<T>(exchange, handle, what, drows));
+  kernel::sum_rows<T>(kernel::Execution(), returned.addresses, handle.slot, dx);
 }
 
 template <class T>
-kernel::Matrix<const T> combine_forward(TokenExchange& exchange, const DispatchHandle& handle,
-                                        kernel::Matrix<const T> outputs,
-                                        kernel::Matrix<const float> weight,
-                                        kernel::Matrix<const float> x, kernel::Matrix<float> y) {
-  const Results<T> results = results_of<T>(exchange, handle, "combine forward", outputs);
-  kernel::Matrix<T> kept;
+RowsUnderWay<T> start_combine_forward(TokenExchange& exchange, const DispatchHandle& handle,
+                                      kernel::Matrix<const T> outputs) {
+  return start_to_tokens<T>(exchange, handle, "combine forward", outputs);
+}
+
+template <class T>
+kernel::Matrix<const T> finish_combine_forward(
+    TokenExchange& exchange, const DispatchHandle& handle, RowsUnderWay<T> outputs,
+    kernel::Matrix<const float> weight, kernel::Matrix<const float> x, kernel::Matrix<float> y) {
+  const Returned<T> returned =
+      finish_to_tokens<T>(exchange, handle, "combine forward", std::move(outputs));
+  kernel::Matrix<T> kept;  // others' memory will hold something else by the time of backward
   if (exchange.is_shared()) {
-    kept = kernel::new_matrix<T>("returned rows", handle.num_send, outputs.extent(1));
+    kept = kernel::new_matrix<T>("returned rows", handle.num_send, y.extent(1));
   }
-  kernel::combine_rows<T>(kernel::Execution(), results.addresses, handle.slot, weight, x, y, kept);
-  return exchange.is_shared() ? kernel::Matrix<const T>(kept) : results.rows;
+  kernel::combine_rows<T>(kernel::Execution(), returned.addresses, handle.slot, weight, x, y, kept);
+  return exchange.is_shared() ? kernel::Matrix<const T>(kept) : returned.rows;
 }
 
 template <class T>
-kernel::Matrix<T> combine_backward(TokenExchange& exchange, const DispatchHandle& handle,
-                                   kernel::Matrix<const T> sent_outputs,
-                                   kernel::Matrix<const float> weight,
-                                   kernel::Matrix<const float> dy, kernel::Matrix<float> dweight) {
-  const std::int64_t width = dy.extent(1);
+RowsUnderWay<T> start_combine_backward(TokenExchange& exchange, const DispatchHandle& handle,
+                                       kernel::Matrix<const T> sent_outputs,
+                                       kernel::Matrix<const float> weight,
+                                       kernel::Matrix<const float> dy,
+                                       kernel::Matrix<float> dweight) {
   const kernel::Execution execution;
-  if (!exchange.reserve(Area::gradients,
-                        handle.largest_received * width * std::int64_t{sizeof(T)})) {
+  const std::int64_t width = dy.extent(1), row_bytes = width * std::int64_t{sizeof(T)};
+  if (!exchange.reserve(Area::gradients, handle.largest_received * row_bytes)) {
     const auto drows = kernel::new_matrix<T>("output gradients", handle.num_send, width);
     kernel::combine_rows_backward<T>(execution, dy, sent_outputs, handle.slot, weight,
                                      rows_of<T>(drows), dweight);
-    return send_to_experts<T>(exchange.axis(), handle, "combine backward", drows);
+    if (exchange.axis().size() == 1) return {drows, {}, {}};
+    return start_to_experts<T>(exchange.axis(), handle, "combine backward", drows);
   }
   exchange.claim(Area::gradients);
   kernel::combine_rows_backward<T>(execution, dy, sent_outputs, handle.slot, weight,
                                    at_owners<T>(exchange, handle, Area::gradients, width), dweight);
-  exchange.meet("combine backward");
-  exchange.lend(Area::gradients);
-  return kernel::Matrix<T>(exchange.memory<T>(Area::gradients, exchange.axis().rank()),
-                           handle.num_received, width);
+  exchange.arrive();
+  return {kernel::Matrix<const T>(exchange.memory<T>(Area::gradients, exchange.axis().rank()),
+                                  handle.num_received, width),
+          {},
+          {}};
+}
+
+template <class T>
+kernel::Matrix<const T> finish_combine_backward(TokenExchange& exchange,
+                                                const DispatchHandle& handle,
+                                                RowsUnderWay<T> gradients) {
+  if (exchange.is_shared()) {
+    exchange.await_others("combine backward");
+    exchange.lend(Area::gradients);
+    return gradients.sent;
+  }
+  if (exchange.axis().size() == 1) return gradients.sent;
+  return finish_to_experts<T>(handle, std::move(gradients));
 }
 
 #define TESSERA_INSTANTIATE(T)                                                                     \
@@ -224,12 +262,16 @@ kernel::Matrix<T> combine_backward(TokenExchange& exchange, const DispatchHandle
                                                  kernel::Matrix<const T>);                         \
   template void dispatch_backward<T>(TokenExchange&, const DispatchHandle&,                        \
                                      kernel::Matrix<const T>, kernel::Matrix<float>);              \
-  template kernel::Matrix<const T> combine_forward<T>(                                             \
+  template RowsUnderWay<T> start_combine_forward<T>(TokenExchange&, const DispatchHandle&,         \
+                                                    kernel::Matrix<const T>);                      \
+  template kernel::Matrix<const T> finish_combine_forward<T>(                                      \
+      TokenExchange&, const DispatchHandle&, RowsUnderWay<T>, kernel::Matrix<const float>,         \
+      kernel::Matrix<const float>, kernel::Matrix<float>);                                         \
+  template RowsUnderWay<T> start_combine_backward<T>(                                              \
       TokenExchange&, const DispatchHandle&, kernel::Matrix<const T>, kernel::Matrix<const float>, \
       kernel::Matrix<const float>, kernel::Matrix<float>);                                         \
-  template kernel::Matrix<T> combine_backward<T>(                                                  \
-      TokenExchange&, const DispatchHandle&, kernel::Matrix<const T>, kernel::Matrix<const float>, \
-      kernel::Matrix<const float>, kernel::Matrix<float>);
+  template kernel::Matrix<const T> finish_combine_backward<T>(                                     \
+      TokenExchange&, const DispatchHandle&, RowsUnderWay<T>);
 TESSERA_INSTANTIATE(float)
 TESSERA_INSTANTIATE(bf16)
 #undef TESSERA_INSTANTIATE

@@ -20,16 +20,20 @@ std::vector<std::int64_t> exclusive_sums(const std::vector<std::int64_t>& counts
   return offsets;
 }
 
+void count_choices(kernel::Matrix<const std::int32_t> index, std::int64_t num_experts,
+                   DispatchHandle& handle) {
+  const auto index_host = host_copy(index);
+  handle.num_send = static_cast<std::int64_t>(index.size());
+  handle.local_load.assign(num_experts, 0);
+  for (std::size_t t = 0; t < index.extent(0); ++t) {
+    for (std::size_t k = 0; k < index.extent(1); ++k) ++handle.local_load[index_host(t, k)];
+  }
+}
+
 /// Sending order: choices sorted by expert, hence by rank, since ranks hold consecutive experts.
-void sort_choices(kernel::Matrix<const std::int32_t> index, std::int64_t num_experts,
-                  DispatchHandle& handle) {
+void sort_choices(kernel::Matrix<const std::int32_t> index, DispatchHandle& handle) {
   const auto index_host = host_copy(index);
   const std::int64_t num_tokens = index.extent(0), top_k = index.extent(1);
-  handle.num_send = num_tokens * top_k;
-  handle.local_load.assign(num_experts, 0);
-  for (std::int64_t t = 0; t < num_tokens; ++t) {
-    for (std::int64_t k = 0; k < top_k; ++k) ++handle.local_load[index_host(t, k)];
-  }
   std::vector<std::int64_t> next = exclusive_sums(handle.local_load);
   handle.send_token = kernel::new_vector<std::int32_t>("dispatch send_token", handle.num_send);
   handle.slot = kernel::new_matrix<std::int32_t>("dispatch slot", num_tokens, top_k);
@@ -46,20 +50,19 @@ void sort_choices(kernel::Matrix<const std::int32_t> index, std::int64_t num_exp
   Kokkos::deep_copy(handle.send_token, send_token);
 }
 
-/// [source rank][local expert] rows that arrive, by messages.
-std::vector<std::int64_t> exchange_counts(const comm::Communicator& expert_axis,
-                                          const BlockDistribution& blocks,
-                                          const std::vector<std::int64_t>& local_load) {
+/// handle.arriving_count by messages.
+comm::Request start_exchanging_counts(const comm::Communicator& expert_axis,
+                                      const BlockDistribution& blocks, DispatchHandle& handle) {
   std::vector<std::int64_t> send_counts, receive_counts;
   const std::int64_t num_local = blocks.count(expert_axis.rank());
   for (int rank = 0; rank < expert_axis.size(); ++rank) {
     send_counts.push_back(blocks.count(rank));
     receive_counts.push_back(num_local);
   }
-  std::vector<std::int64_t> arriving(expert_axis.size() * num_local);
-  expert_axis.all_to_all_v("dispatch counts", std::span<const std::int64_t>(local_load),
-                           send_counts, std::span<std::int64_t>(arriving), receive_counts);
-  return arriving;
+  handle.arriving_count.resize(expert_axis.size() * num_local);
+  return expert_axis.start_all_to_all_v(
+      "dispatch counts", std::span<const std::int64_t>(handle.local_load), send_counts,
+      std::span<std::int64_t>(handle.arriving_count), receive_counts);
 }
 
 void count_per_rank(const BlockDistribution& blocks, std::int64_t num_local,
@@ -109,12 +112,15 @@ DispatchHandle plan_dispatch(TokenExchange& exchange, std::int64_t num_experts,
   const BlockDistribution blocks{num_experts, axis.size()};
   const std::int64_t num_local = blocks.count(axis.rank());
   DispatchHandle handle;
-  sort_choices(index, num_experts, handle);
+  count_choices(index, num_experts, handle);
   handle.plan_number = exchange.next_plan();
   if (exchange.reserve(Area::plan, plan_bytes(num_experts))) {
+    sort_choices(index, handle);
     share_plans(exchange, blocks, index.extent(0), handle);
   } else {
-    handle.arriving_count = exchange_counts(axis, blocks, handle.local_load);
+    comm::Request counts = start_exchanging_counts(axis, blocks, handle);
+    sort_choices(index, handle);
+    counts.wait();
   }
   count_per_rank(blocks, num_local, handle);
   group_by_expert(axis.size(), num_local, handle);

@@ -84,8 +84,7 @@ void route_backward(const kernel::Execution& execution, const Router& router,
   kernel::gemm<float, float>(execution, operand(dlogits_in).t(), operand(x), operand(dweight),
                              Into::accumulate);
   if (dbias.extent(0) > 0) kernel::add_column_sums<float>(execution, dlogits, dbias);
-  kernel::gemm<float, float>(execution, operand(dlogits_in), operand(router.weight), operand(dx),
-                             Into::accumulate);
+  kernel::gemm<float, float>(execution, operand(dlogits_in), operand(router.weight), operand(dx));
 }
 
 }  // namespace tessera::moe

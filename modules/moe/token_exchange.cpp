@@ -33,6 +33,8 @@ bool TokenExchange::is_shared() {
   if (!is_shared_) {
     is_shared_ = host_memory && axis_.size() > 1 &&
                  axis_.split_node("expert axis on this node").size() == axis_.size();
+    if (*is_shared_) arrivals_ = comm::SharedCounters::allocate(axis_, 1);
+    is_shared_ = arrivals_.has_value();
   }
   return *is_shared_;
 }
@@ -62,9 +64,14 @@ void TokenExchange::claim(Area area) {
   if (lent_[static_cast<std::size_t>(area)]) meet(to_string(area));
 }
 
-void TokenExchange::meet(const char* what) {
+void TokenExchange::arrive() {
   kernel::Execution().fence();  // the neighbours read what kernels wrote
-  axis_.barrier(what);
+  arrivals_->set(0, ++num_meetings_);
+}
+
+void TokenExchange::await_others(const char* what) {
+  if (axis_.options().checked) axis_.barrier(what);
+  arrivals_->wait(what, 0, num_meetings_);
   lent_.fill(false);
 }
 

@@ -44,7 +44,7 @@ kernel::Matrix<T> rows_of_rank(std::int64_t tokens, int rank) {
 /// The same rows where the exchange takes results from.
 template <class T>
 kernel::Matrix<T> results(TokenExchange& exchange, const DispatchHandle& handle,
-                          const kernel::Matrix<T>& rows) {
+                          const kernel::Matrix<const T>& rows) {
   const auto copy = exchange.results<T>(handle, rows.extent(1));
   Kokkos::deep_copy(copy, rows);
   return copy;
@@ -70,8 +70,9 @@ void check_round_trip(TokenExchange& exchange, Choice choice, std::int64_t num_e
   // With identity experts and weights 1/4 and 3/4 each token gets itself back.
   const kernel::Matrix<float> weight("weight", tokens, top_k), y("y", tokens, hidden);
   for (std::int64_t t = 0; t < tokens; ++t) weight(t, 0) = 0.25f, weight(t, 1) = 0.75f;
-  const auto outputs =
-      combine_forward<T>(exchange, handle, results<T>(exchange, handle, rows), weight, y, y);
+  const auto outputs = finish_combine_forward<T>(
+      exchange, handle,
+      start_combine_forward<T>(exchange, handle, results<T>(exchange, handle, rows)), weight, y, y);
   for (std::int64_t t = 0; t < tokens; ++t) {
     for (std::int64_t c = 0; c < hidden; ++c) CHECK(y(t, c) == static_cast<float>(x(t, c)));
   }
@@ -82,7 +83,8 @@ void check_round_trip(TokenExchange& exchange, Choice choice, std::int64_t num_e
   for (std::int64_t t = 0; t < tokens; ++t) {
     for (std::int64_t c = 0; c < hidden; ++c) dy(t, c) = static_cast<float>(4 * (t + c));
   }
-  const auto doutputs = combine_backward<T>(exchange, handle, outputs, weight, dy, dweight);
+  const kernel::Matrix<const T> doutputs = finish_combine_backward<T>(
+      exchange, handle, start_combine_backward<T>(exchange, handle, outputs, weight, dy, dweight));
   dispatch_backward<T>(exchange, handle, results<T>(exchange, handle, doutputs), dx);
   for (std::int64_t t = 0; t < tokens; ++t) {
     float product = 0.0f;

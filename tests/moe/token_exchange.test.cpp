@@ -81,7 +81,7 @@ struct Running {
 
 /// The "experts" make another value of each row, different for each expert.
 template <class T>
-void expert(const DispatchHandle& handle, const kernel::Matrix<T>& rows,
+void expert(const DispatchHandle& handle, const kernel::Matrix<const T>& rows,
             const kernel::Matrix<T>& results) {
   for (std::size_t r = 0; r < rows.extent(0); ++r) {
     const float factor = 0.5f + static_cast<float>(handle.row_expert(r));
@@ -109,7 +109,10 @@ Running<T> forward(TokenExchange& exchange, const Layer<T>& layer, std::int64_t 
   expert<T>(running.handle, rows, results);
   pace.perturb();
   const kernel::Matrix<float> y("y", num_tokens, hidden);
-  running.outputs = combine_forward<T>(exchange, running.handle, results, layer.weight, layer.x, y);
+  auto returning = start_combine_forward<T>(exchange, running.handle, results);
+  pace.perturb();
+  running.outputs = finish_combine_forward<T>(exchange, running.handle, std::move(returning),
+                                              layer.weight, layer.x, y);
   append(trace, running.outputs);
   append(trace, y);
   pace.perturb();
@@ -122,8 +125,10 @@ void backward(TokenExchange& exchange, const Layer<T>& layer, const Running<T>& 
   const auto hidden = static_cast<std::int64_t>(layer.x.extent(1));
   const kernel::Matrix<float> dweight("dweight", layer.weight.extent(0), layer.weight.extent(1));
   const kernel::Matrix<float> dx("dx", layer.x.extent(0), hidden);
-  const auto doutputs = combine_backward<T>(exchange, running.handle, running.outputs, layer.weight,
-                                            layer.dy, dweight);
+  auto gradients = start_combine_backward<T>(exchange, running.handle, running.outputs,
+                                             layer.weight, layer.dy, dweight);
+  pace.perturb();
+  const auto doutputs = finish_combine_backward<T>(exchange, running.handle, std::move(gradients));
   pace.perturb();
   append(trace, dweight);
   append(trace, doutputs);

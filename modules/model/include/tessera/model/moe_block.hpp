@@ -51,6 +51,13 @@ class MoeBlock {
  private:
   bool has_shared_experts() const { return config_.shared_intermediate_size > 0; }
   moe::ExpertWeights<T> expert_weights(const UnitView<const T>& experts) const;
+  kernel::Matrix<float> dense_backward(const UnitView<const T>& dense,
+                                       kernel::Vector<const float> correction_bias,
+                                       const MoeSaved<T>& saved,
+                                       kernel::Matrix<const float> dweight,
+                                       kernel::Vector<const float> aux_gradient,
+                                       const UnitView<float>& dense_gradients,
+                                       const kernel::Matrix<float>& dy) const;
 
   kernel::Execution execution_;
   moe::TokenExchange& exchange_;

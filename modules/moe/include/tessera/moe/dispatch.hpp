@@ -57,21 +57,38 @@ template <class T>
 void dispatch_backward(TokenExchange& exchange, const DispatchHandle& handle,
                        kernel::Matrix<const T> drows, kernel::Matrix<float> dx);
 
-/// Expert outputs [N, H] T, in exchange.results(), return to their tokens: y [T, H] f32 = x + sum
-/// over k of weight * output; y may be x. Returns the outputs in sending order [N_send, H] for
-/// backward. collective over the axis.
+/// Rows on their way: between start and finish there is time for what needs none of them.
 template <class T>
-kernel::Matrix<const T> combine_forward(TokenExchange& exchange, const DispatchHandle& handle,
-                                        kernel::Matrix<const T> outputs,
-                                        kernel::Matrix<const float> weight,
-                                        kernel::Matrix<const float> x, kernel::Matrix<float> y);
+struct RowsUnderWay {
+  kernel::Matrix<const T> sent;
+  kernel::Matrix<T> received;  ///< empty where the ranks share memory
+  comm::Request request;
+};
+
+/// Expert outputs [N, H] T, in exchange.results(), set off to their tokens. collective over the
+/// axis.
+template <class T>
+RowsUnderWay<T> start_combine_forward(TokenExchange& exchange, const DispatchHandle& handle,
+                                      kernel::Matrix<const T> outputs);
+/// y [T, H] f32 = x + sum over k of weight * output; y may be x. Returns the outputs in sending
+/// order [N_send, H] for backward. collective over the axis.
+template <class T>
+kernel::Matrix<const T> finish_combine_forward(
+    TokenExchange& exchange, const DispatchHandle& handle, RowsUnderWay<T> outputs,
+    kernel::Matrix<const float> weight, kernel::Matrix<const float> x, kernel::Matrix<float> y);
 /// Gradient of the above for dy [T, H] f32: dweight [T, K] is overwritten (computed where the
-/// outputs are); returns the outputs' gradient [N, H] T at the experts, which is valid until the
-/// next call with this exchange. collective over the axis.
+/// outputs are); the outputs' gradient sets off to the experts. collective over the axis.
 template <class T>
-kernel::Matrix<T> combine_backward(TokenExchange& exchange, const DispatchHandle& handle,
-                                   kernel::Matrix<const T> sent_outputs,
-                                   kernel::Matrix<const float> weight,
-                                   kernel::Matrix<const float> dy, kernel::Matrix<float> dweight);
+RowsUnderWay<T> start_combine_backward(TokenExchange& exchange, const DispatchHandle& handle,
+                                       kernel::Matrix<const T> sent_outputs,
+                                       kernel::Matrix<const float> weight,
+                                       kernel::Matrix<const float> dy,
+                                       kernel::Matrix<float> dweight);
+/// The outputs' gradient [N, H] T at the experts, valid until the next call with this exchange.
+/// collective over the axis.
+template <class T>
+kernel::Matrix<const T> finish_combine_backward(TokenExchange& exchange,
+                                                const DispatchHandle& handle,
+                                                RowsUnderWay<T> gradients);
 
 }  // namespace tessera::moe

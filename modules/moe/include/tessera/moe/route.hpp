@@ -29,7 +29,7 @@ struct Router {
 Routing route_forward(const kernel::Execution& execution, const Router& router,
                       kernel::Matrix<const float> x);
 
-/// Adds to dx [T, H], dweight [E, H] and dbias [E] (or empty), all f32. local.
+/// Overwrites dx [T, H]; adds to dweight [E, H] and dbias [E] (or empty); all f32. local.
 /// drouting_weight [T, K]: gradient of the loss with respect to routing.weight. aux_gradient [E]
 /// (or empty, as it must be for sigmoid scores): gradient of the auxiliary loss with respect to
 /// each token's full softmax probabilities.

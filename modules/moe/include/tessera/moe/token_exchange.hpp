@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "comm/communicator.hpp"
+#include "comm/shared_counters.hpp"
 #include "comm/shared_memory.hpp"
 #include "kernel/view.hpp"
 
@@ -71,9 +72,15 @@ class TokenExchange {
   void claim(Area area);
   /// From now to the next meeting `area` is in use.
   void lend(Area area) { lent_[static_cast<std::size_t>(area)] = true; }
-  /// Waits for all ranks; what each has written before is seen by all after. collective over the
+  /// A meeting of all ranks in two parts: what each has written before it arrives is seen by all
+  /// that have met. Between the two a rank works on what no other touches. collective over the
   /// axis.
-  void meet(const char* what);
+  void arrive();
+  void await_others(const char* what);
+  void meet(const char* what) {
+    arrive();
+    await_others(what);
+  }
 
   /// Whether tokens() has given memory that others see since the last plan.
   bool take_written_tokens() { return std::exchange(tokens_are_written_, false); }
@@ -84,6 +91,8 @@ class TokenExchange {
  private:
   const comm::Communicator& axis_;
   std::optional<bool> is_shared_;
+  std::optional<comm::SharedCounters> arrivals_;
+  std::int64_t num_meetings_ = 0;
   std::array<std::optional<comm::SharedMemory>, num_areas> areas_;
   std::array<bool, num_areas> lent_{};
   std::optional<comm::SharedMemory> outgrown_tokens_;  ///< somebody may still hold the last view
