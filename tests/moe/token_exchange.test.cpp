@@ -199,6 +199,38 @@ TEMPLATE_TEST_CASE("Shared memory gives bit for bit what messages give, at any p
   CHECK(!messages.is_shared());
 }
 
+TEST_CASE("Dispatch after dispatch, without the meetings of a whole layer, waits where it must") {
+  const comm::Communicator axis(MPI_COMM_WORLD, "expert");
+  TokenExchange shared(axis), messages = by_messages(axis);
+  Pace even(false, 0), uneven(true, 7 + axis.rank());
+  const auto rows = [&](TokenExchange& exchange, const Layer<bf16>& layer, bool in_place,
+                        Pace& pace) {
+    Trace trace;
+    const auto tokens =
+        in_place ? exchange.tokens<bf16>(layer.x.extent(0), layer.x.extent(1))
+                 : kernel::new_matrix<bf16>("own tokens", layer.x.extent(0), layer.x.extent(1));
+    for (std::size_t i = 0; i < tokens.size(); ++i) tokens.data()[i] = bf16(layer.x.data()[i]);
+    pace.perturb();
+    const DispatchHandle handle = plan_dispatch(exchange, 6, layer.index);
+    pace.perturb();
+    append(trace, dispatch_forward<bf16>(exchange, handle, tokens));
+    return trace;
+  };
+  // One exchange after the other: messages in between would hold the ranks together.
+  const auto all_rounds = [&](TokenExchange& exchange, Pace& pace) {
+    std::mt19937 random(23 + axis.rank());
+    std::vector<Trace> traces;
+    for (int round = 0; round < 60; ++round) {
+      const auto layer = random_layer<bf16>(random, {20 + round % 3, 400, 6, 2});
+      traces.push_back(rows(exchange, layer, round % 3 != 1, pace));
+    }
+    return traces;
+  };
+  const auto found = all_rounds(shared, uneven);
+  const auto expected = all_rounds(messages, even);
+  REQUIRE_ALL(axis, found == expected);
+}
+
 TEST_CASE("Without any token on any rank nothing moves and nobody hangs") {
   const comm::Communicator axis(MPI_COMM_WORLD, "expert");
   TokenExchange exchange(axis);
