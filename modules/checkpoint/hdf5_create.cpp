@@ -11,6 +11,19 @@
 namespace tessera::checkpoint {
 namespace {
 
+constexpr std::int64_t metadata_slack_bytes = 8 << 20;
+constexpr std::int64_t metadata_per_dataset_bytes = 4 << 10;
+
+std::int64_t with_alignment(std::int64_t bytes) {
+  return bytes + (bytes >= alignment_bytes ? alignment_bytes : 0);
+}
+
+std::int64_t needed_bytes(const Parameter& parameter, Dtype dtype) {
+  return metadata_per_dataset_bytes +
+         with_alignment(parameter.size() * std::int64_t(size_of(dtype))) +
+         with_alignment(num_fingerprints(parameter) * std::int64_t(sizeof(Fingerprint)));
+}
+
 // Every element is written by its owner, so filling would be waste. Without times, equal content
 // gives equal files.
 Hdf5Properties dataset_creation() {
@@ -23,6 +36,20 @@ Hdf5Properties dataset_creation() {
 }
 
 }  // namespace
+
+std::int64_t num_fingerprints(const Parameter& parameter) {
+  return parameter.is_expert ? parameter.shape[0] : 1;
+}
+
+std::int64_t needed_bytes(std::span<const DatasetSpec> datasets, const FileList& files) {
+  std::int64_t sum = metadata_slack_bytes;
+  for (const DatasetSpec& spec : datasets) {
+    sum += needed_bytes(*spec.parameter, spec.dtype);
+    if (spec.origin.mxfp4) sum += needed_bytes(scales_of(*spec.parameter), Dtype::u8);
+  }
+  for (const auto& [name, bytes] : files) sum += with_alignment(bytes) + metadata_per_dataset_bytes;
+  return sum;
+}
 
 Hdf5Dataset create_dataset(hid_t file, const std::string& path, Dtype dtype, const Shape& shape) {
   const std::vector<hsize_t> extent(shape.begin(), shape.end());

@@ -2,17 +2,26 @@
 // The objects of a new Tessera file: groups, datasets and attributes as FORMAT.md fixes them.
 #pragma once
 
+#include <cstdint>
+#include <span>
 #include <string>
 
 #include "base/dtype.hpp"
 #include "base/parameter.hpp"
+#include "hdf5_describe.hpp"
 #include "hdf5_handle.hpp"
 #include "tessera/checkpoint/hdf5_store.hpp"
 
 namespace tessera::checkpoint {
 
-// All are collective over the ranks that created the file, with equal arguments; errors are not
-// agreed.
+/// Entries of its attribute: one per expert, or a single one. local.
+std::int64_t num_fingerprints(const Parameter& parameter);
+
+/// Size of a file of these datasets, at most. local.
+std::int64_t needed_bytes(std::span<const DatasetSpec> datasets, const FileList& files);
+
+// All below are collective over the ranks that created the file, with equal arguments; errors are
+// not agreed.
 
 /// Contiguous, allocated at once, never filled. `path` has no leading slash; its group must exist.
 Hdf5Dataset create_dataset(hid_t file, const std::string& path, Dtype dtype, const Shape& shape);

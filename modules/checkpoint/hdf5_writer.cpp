@@ -25,32 +25,6 @@ namespace {
 
 // Of one write: its elements stay in the second cache between conversion, hash and write.
 constexpr std::int64_t step_elements = 128 << 10;
-constexpr std::int64_t metadata_slack_bytes = 8 << 20;
-constexpr std::int64_t metadata_per_dataset_bytes = 4 << 10;
-
-std::int64_t with_alignment(std::int64_t bytes) {
-  return bytes + (bytes >= alignment_bytes ? alignment_bytes : 0);
-}
-
-std::int64_t num_fingerprints(const Parameter& parameter) {
-  return parameter.is_expert ? parameter.shape[0] : 1;
-}
-
-std::int64_t needed_bytes(const Parameter& parameter, Dtype dtype) {
-  return metadata_per_dataset_bytes +
-         with_alignment(parameter.size() * std::int64_t(size_of(dtype))) +
-         with_alignment(num_fingerprints(parameter) * std::int64_t(sizeof(Fingerprint)));
-}
-
-std::int64_t needed_bytes(std::span<const DatasetSpec> datasets, const FileList& files) {
-  std::int64_t sum = metadata_slack_bytes;
-  for (const DatasetSpec& spec : datasets) {
-    sum += needed_bytes(*spec.parameter, spec.dtype);
-    if (spec.origin.mxfp4) sum += needed_bytes(scales_of(*spec.parameter), Dtype::u8);
-  }
-  for (const auto& [name, bytes] : files) sum += with_alignment(bytes) + metadata_per_dataset_bytes;
-  return sum;
-}
 
 void require_specs(std::span<const DatasetSpec> datasets, const EmbeddedFiles& files) {
   const auto require = [](const std::string& name) {

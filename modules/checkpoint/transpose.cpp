@@ -68,8 +68,10 @@ void transpose_matrix(const std::byte* from, std::int64_t num_rows, std::int64_t
         transpose_words<Word>(from, num_columns, rows, columns, to, stride);
         continue;
       }
-      for (std::int64_t column = column0; column < columns.end; column += 8)
-        for (std::int64_t row = row0; row < rows.end; row += 8)
+      // Rows of a power of two share one set of the cache, which holds eight of them: each is done
+      // with before the next come.
+      for (std::int64_t row = row0; row < rows.end; row += 8)
+        for (std::int64_t column = column0; column < columns.end; column += 8)
           transpose_8x8(from + 2 * (row * num_columns + column), 2 * num_columns,
                         to + 2 * (column * stride + row), 2 * stride);
     }

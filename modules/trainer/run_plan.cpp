@@ -96,8 +96,7 @@ RankPlan plan_rank(const comm::ProcessGrid& grid, ModelSource& model,
                                      layout.shard_size());
     for (const Slice& slice : slices) {
       plan.num_parameters += slice.size();
-      const auto origin = model.origins.find(slice.parameter->name);
-      if (origin != model.origins.end() && origin->second.mxfp4) {
+      if (model.origin(*slice.parameter).mxfp4) {
         plan.state_bytes += slice.size() / checkpoint::mxfp4_block_elements;
       }
     }

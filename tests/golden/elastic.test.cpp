@@ -3,15 +3,14 @@
 // one that came as MXFP4, saved on (4,2), is the same on (3,1), (6,3) and (1,1): parameters,
 // buffers, moments, scales, fingerprints and data position bit for bit, and the losses that follow.
 // Shards that were not trained become the Hugging Face directory that they came from.
+#include "trainer/elastic.hpp"
+
 #include <catch2/catch.hpp>
-#include <fstream>
-#include <nlohmann/json.hpp>
 #include <tessera/trainer/checkpoint_directory.hpp>
 #include <tessera/trainer/model_state.hpp>
 #include <tessera/trainer/training_run.hpp>
 
 #include "base/log.hpp"
-#include "golden_file.hpp"
 #include "safetensors_copy.hpp"
 #include "support/collective_check.hpp"
 #include "support/temporary_directory.hpp"
@@ -20,23 +19,7 @@ namespace tessera::trainer {
 namespace {
 
 namespace fs = std::filesystem;
-
-struct Shape {
-  int ranks, expert;
-  std::string name() const { return std::to_string(ranks) + "x" + std::to_string(expert); }
-};
-
-/// Runs `body(grid)` on the first ranks of the job; the others wait.
-template <class Body>
-void on_grid(const comm::Communicator& world, const Shape& shape, const Body& body) {
-  const bool takes_part = world.rank() < shape.ranks;
-  const comm::Communicator group = world.split(takes_part ? 0 : 1, shape.name());
-  if (takes_part) {
-    const comm::ProcessGrid grid(group.mpi(), {shape.expert});
-    body(grid);
-  }
-  world.barrier("grid done");
-}
+using test::check_equal, test::copy_checkpoint, test::GridShape, test::losses, test::on_grid;
 
 TrainingOptions options(const fs::path& model, const fs::path& output, std::int64_t steps) {
   TrainingOptions options;
@@ -49,44 +32,6 @@ TrainingOptions options(const fs::path& model, const fs::path& output, std::int6
   options.log_every = 1000;
   options.optimizer.epsilon = 1e-4;
   return options;
-}
-
-std::vector<double> losses(const fs::path& run) {
-  std::ifstream file(run / "metrics.jsonl");
-  std::vector<double> losses;
-  for (std::string line; std::getline(file, line);) {
-    losses.push_back(nlohmann::json::parse(line).at("loss").get<double>());
-  }
-  return losses;
-}
-
-/// Loads everything on this grid and writes it again.
-void copy_checkpoint(const comm::ProcessGrid& grid, const fs::path& from, const fs::path& to) {
-  ModelSource model = open_model(grid.world(), from, {});
-  auto store = make_store<float>(grid, model.config);
-  load_parameters(grid, model, store);
-  load_optimizer(grid, dynamic_cast<checkpoint::Hdf5Source&>(*model.source), store);
-  save_checkpoint(grid, store, to, model.training, model);
-}
-
-/// Values of all datasets and the training state. One rank.
-void check_equal(const fs::path& a, const fs::path& b, bool mxfp4) {
-  const test::ResultFile first(a.string()), second(b.string());
-  for (const char* group :
-       {"parameters", "optimizer/exp_avg", "optimizer/exp_avg_sq", "mxfp4_scales"}) {
-    if (!mxfp4 && group == std::string("mxfp4_scales")) continue;
-    const std::vector<std::string> names = first.names(group);
-    CHECK(names == second.names(group));
-    CHECK(names.size() > (mxfp4 ? 3 : 30));
-    for (const std::string& name : names) {
-      const std::string path = std::string(group) + "/" + name;
-      INFO(path);
-      CHECK(first.values(path) == second.values(path));
-    }
-  }
-  for (const char* name : {"step", "optimizer_steps", "data_position", "seed"}) {
-    CHECK(first.attribute("/", name) == second.attribute("/", name));
-  }
 }
 
 /// Every parameter's fingerprint. collective over world.
@@ -133,11 +78,15 @@ TEST_CASE("A DeepSeek or MXFP4 checkpoint of one grid resumes on any other") {
     run_training(grid, options(model, directory / "begun", 2), stop);
   });
   const fs::path saved = checkpoint_path(directory / "begun", 2);
-  for (const Shape shape : {Shape{3, 1}, Shape{6, 3}, Shape{1, 1}}) {
+  const bool is_mxfp4 = name == "mxfp4";
+  std::vector<std::string> groups{"parameters", "optimizer/exp_avg", "optimizer/exp_avg_sq"};
+  if (is_mxfp4) groups.push_back("mxfp4_scales");
+  for (const GridShape shape : {GridShape{3, 1}, GridShape{6, 3}, GridShape{1, 1}}) {
     INFO(name << " on " << shape.name());
     on_grid(world, shape, [&](const comm::ProcessGrid& grid) {
       copy_checkpoint(grid, saved, directory / "copy.h5");
-      if (grid.world().rank() == 0) check_equal(saved, directory / "copy.h5", name == "mxfp4");
+      if (grid.world().rank() == 0)
+        check_equal(saved, directory / "copy.h5", groups, is_mxfp4 ? 4 : 31);
       check_same_fingerprints(grid.world(), saved, directory / "copy.h5");
       TrainingOptions resumed = options(model, directory / shape.name(), 5);
       resumed.resume = directory / "begun";
@@ -157,7 +106,7 @@ TEST_CASE("Shards as they were loaded export every tensor byte for byte, on any 
   const test::TemporaryDirectory directory(world);
   for (const char* name : {"mxfp4", "olmoe_4", "deepseek_v3"}) {
     const fs::path model = fs::path(TESSERA_GOLDEN_DIRECTORY) / name;
-    for (const Shape shape : {Shape{4, 2}, Shape{3, 3}, Shape{6, 2}}) {
+    for (const GridShape shape : {GridShape{4, 2}, GridShape{3, 3}, GridShape{6, 2}}) {
       INFO(name << " on " << shape.name());
       on_grid(world, shape, [&](const comm::ProcessGrid& grid) {
         copy_directory(grid, model, directory / "copy");

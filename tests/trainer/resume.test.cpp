@@ -3,8 +3,6 @@
 // training goes on at the same losses. One launch of six ranks; smaller grids use the first ranks
 // of it.
 #include <catch2/catch.hpp>
-#include <fstream>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <tessera/trainer/checkpoint_directory.hpp>
 #include <tessera/trainer/model_state.hpp>
@@ -12,35 +10,21 @@
 
 #include "base/error.hpp"
 #include "base/log.hpp"
-#include "golden/golden_file.hpp"
 #include "support/collective_check.hpp"
 #include "support/temporary_directory.hpp"
+#include "trainer/elastic.hpp"
 
 namespace tessera::trainer {
 namespace {
 
 namespace fs = std::filesystem;
+using test::check_equal, test::copy_checkpoint, test::GridShape, test::losses, test::on_grid;
 
 const fs::path model_path = fs::path(TESSERA_GOLDEN_DIRECTORY) / "small";
 
-struct Shape {
-  int ranks, expert;
-  std::string name() const { return std::to_string(ranks) + "x" + std::to_string(expert); }
-};
-const std::vector<Shape> shapes{{1, 1}, {2, 1}, {2, 2}, {3, 3}, {4, 1},
-                                {4, 2}, {4, 4}, {6, 2}, {6, 3}};
-
-/// Runs `body(grid)` on the first ranks of the job; the others wait.
-template <class Body>
-void on_grid(const comm::Communicator& world, const Shape& shape, const Body& body) {
-  const bool takes_part = world.rank() < shape.ranks;
-  const comm::Communicator group = world.split(takes_part ? 0 : 1, shape.name());
-  if (takes_part) {
-    const comm::ProcessGrid grid(group.mpi(), {shape.expert});
-    body(grid);
-  }
-  world.barrier("grid done");
-}
+const std::vector<std::string> groups{"parameters", "optimizer/exp_avg", "optimizer/exp_avg_sq"};
+const std::vector<GridShape> shapes{{1, 1}, {2, 1}, {2, 2}, {3, 3}, {4, 1},
+                                    {4, 2}, {4, 4}, {6, 2}, {6, 3}};
 
 TrainingOptions options(const fs::path& output, std::int64_t steps) {
   TrainingOptions options;
@@ -55,41 +39,6 @@ TrainingOptions options(const fs::path& output, std::int64_t steps) {
   return options;
 }
 
-std::vector<double> losses(const fs::path& run) {
-  std::ifstream file(run / "metrics.jsonl");
-  std::vector<double> losses;
-  for (std::string line; std::getline(file, line);) {
-    losses.push_back(nlohmann::json::parse(line).at("loss").get<double>());
-  }
-  return losses;
-}
-
-/// Loads everything on this grid and writes it again.
-void copy_checkpoint(const comm::ProcessGrid& grid, const fs::path& from, const fs::path& to) {
-  ModelSource model = open_model(grid.world(), from, {});
-  auto store = make_store<float>(grid, model.config);
-  load_parameters(grid, model, store);
-  load_optimizer(grid, dynamic_cast<checkpoint::Hdf5Source&>(*model.source), store);
-  save_checkpoint(grid, store, to, model.training, model);
-}
-
-void check_equal(const fs::path& a, const fs::path& b) {
-  const test::ResultFile first(a.string()), second(b.string());
-  for (const char* group : {"parameters", "optimizer/exp_avg", "optimizer/exp_avg_sq"}) {
-    const std::vector<std::string> names = first.names(group);
-    CHECK(names == second.names(group));
-    CHECK(names.size() == 37);
-    for (const std::string& name : names) {
-      const std::string path = std::string(group) + "/" + name;
-      INFO(path);
-      CHECK(first.values(path) == second.values(path));
-    }
-  }
-  for (const char* name : {"step", "optimizer_steps", "data_position", "seed"}) {
-    CHECK(first.attribute("/", name) == second.attribute("/", name));
-  }
-}
-
 }  // namespace
 
 TEST_CASE("A checkpoint of any grid resumes on any other") {
@@ -102,7 +51,7 @@ TEST_CASE("A checkpoint of any grid resumes on any other") {
     run_training(grid, options(directory / "whole", 13), stop);
     uninterrupted = losses(directory / "whole");
   });
-  for (const Shape& from : shapes) {
+  for (const GridShape& from : shapes) {
     on_grid(world, from, [&](const comm::ProcessGrid& grid) {
       run_training(grid, options(directory / from.name(), 3), stop);
     });
@@ -114,7 +63,7 @@ TEST_CASE("A checkpoint of any grid resumes on any other") {
       INFO(pair);
       on_grid(world, shapes[j], [&](const comm::ProcessGrid& grid) {
         copy_checkpoint(grid, saved, directory / "copy.h5");
-        if (grid.world().rank() == 0) check_equal(saved, directory / "copy.h5");
+        if (grid.world().rank() == 0) check_equal(saved, directory / "copy.h5", groups, 37);
       });
       if ((j + shapes.size() - i) % shapes.size() > 2)
         continue;  // two other grids for each, and its own
