@@ -84,10 +84,10 @@ std::int64_t activation_bytes(const ModelConfig& c, std::int64_t sequences, std:
         std::max({temporary, num_tokens * attention_temporary(c).bytes(element_bytes) + scores,
                   num_tokens * second_half_temporary(c, has_experts).bytes(element_bytes)});
   }
-  const std::int64_t logits = std::min(logits_chunk_bytes, num_tokens * c.vocab_size * f32_bytes);
-  const std::int64_t dlogits = element_bytes == f32_bytes ? 0 : logits / 2;
+  const std::int64_t logits =
+      logits_chunk_tokens(num_tokens, c.vocab_size) * c.vocab_size * f32_bytes;
   const std::int64_t head =
-      num_tokens * Widths{c.hidden_size, c.hidden_size}.bytes(element_bytes) + logits + dlogits;
+      num_tokens * Widths{c.hidden_size, c.hidden_size}.bytes(element_bytes) + logits;
   return num_tokens * kept + std::max(temporary, head);
 }
 

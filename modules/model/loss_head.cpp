@@ -17,22 +17,18 @@ auto rows(const V& matrix, std::int64_t begin, std::int64_t end) {
   return V(matrix.data() + begin * matrix.extent(1), end - begin, matrix.extent(1));
 }
 
-/// dlogits shares the logits' memory where the types agree.
-template <class T>
-kernel::Matrix<T> gradient_buffer(const kernel::Matrix<float>& logits) {
-  if constexpr (std::is_same_v<T, float>) {
-    return logits;
-  } else {
-    return kernel::Matrix<T>(kernel::uninitialized("dlogits"), logits.extent(0), logits.extent(1));
-  }
-}
-
 void copy_to_host(const kernel::Matrix<float>& logits, float* destination) {
   Kokkos::deep_copy(Kokkos::View<float*, Kokkos::HostSpace>(destination, logits.size()),
                     kernel::Vector<float>(logits.data(), logits.size()));
 }
 
 }  // namespace
+
+std::int64_t logits_chunk_tokens(std::int64_t num_tokens, std::int64_t vocab_size) {
+  constexpr std::int64_t least_tokens = 256, least_bytes = 64 << 20;
+  const std::int64_t floor = std::max<std::int64_t>(least_tokens, least_bytes / (vocab_size * 4));
+  return std::clamp<std::int64_t>(num_tokens / 100, std::min(floor, num_tokens), num_tokens);
+}
 
 template <class T>
 double loss_head(const kernel::Execution& execution, const ModelConfig& config,
@@ -41,8 +37,7 @@ double loss_head(const kernel::Execution& execution, const ModelConfig& config,
                  float* logits_out) {
   const std::int64_t num_tokens = batch.num_tokens(), hidden = config.hidden_size;
   const std::int64_t vocab = config.vocab_size;
-  const std::int64_t chunk = std::clamp<std::int64_t>(logits_chunk_bytes / (vocab * 4), 1,
-                                                      std::max<std::int64_t>(num_tokens, 1));
+  const std::int64_t chunk = logits_chunk_tokens(num_tokens, vocab);
   const kernel::Matrix<T> normed(kernel::uninitialized("head normed"), num_tokens, hidden);
   const kernel::Vector<float> rstd(kernel::uninitialized("head rstd"), num_tokens);
   kernel::rms_norm_forward<T, T>(execution, x, weights.norm,
@@ -50,27 +45,25 @@ double loss_head(const kernel::Execution& execution, const ModelConfig& config,
   const kernel::Matrix<float> dnormed(kernel::uninitialized("head dnormed"),
                                       gradients == nullptr ? 0 : num_tokens, hidden);
   const kernel::Matrix<float> logits(kernel::uninitialized("logits"), chunk, vocab);
-  const kernel::Matrix<T> dlogits =
-      gradients == nullptr ? kernel::Matrix<T>() : gradient_buffer<T>(logits);
 
   double loss = 0.0;
   for (std::int64_t begin = 0; begin < num_tokens; begin += chunk) {
     const std::int64_t end = std::min(begin + chunk, num_tokens);
     const kernel::Matrix<const T> h = rows(normed, begin, end);
     const auto part = rows(logits, 0, end - begin);
+    const kernel::Vector<const std::int64_t> targets(batch.targets.data() + begin, end - begin);
     kernel::gemm<T, float>(execution, operand(h), operand(weights.vocabulary).t(), operand(part));
     if (logits_out != nullptr) copy_to_host(part, logits_out + begin * vocab);
-    const auto dpart = gradients == nullptr ? dlogits : rows(dlogits, 0, end - begin);
-    loss += kernel::cross_entropy<T>(
-        execution, part,
-        kernel::Vector<const std::int64_t>(batch.targets.data() + begin, end - begin),
-        static_cast<float>(scale), dpart);
-    if (gradients == nullptr) continue;
-    const kernel::Matrix<const T> dpart_in = dpart;
-    kernel::gemm<T, float>(execution, operand(dpart_in), operand(weights.vocabulary),
+    if (gradients == nullptr) {
+      loss += kernel::cross_entropy(execution, part, targets);
+      continue;
+    }
+    loss += kernel::cross_entropy_gradient<T>(execution, part, targets, static_cast<float>(scale));
+    const auto dlogits = kernel::dlogits_in<T>(part);
+    kernel::gemm<T, float>(execution, dlogits, operand(weights.vocabulary),
                            operand(rows(dnormed, begin, end)));
-    kernel::gemm<T, float>(execution, operand(dpart_in).t(), operand(h),
-                           operand(gradients->vocabulary), Into::accumulate);
+    kernel::gemm<T, float>(execution, dlogits.t(), operand(h), operand(gradients->vocabulary),
+                           Into::accumulate);
   }
   if (gradients != nullptr) {
     Kokkos::deep_copy(execution, dx, 0.0f);

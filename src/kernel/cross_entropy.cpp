@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Cross-entropy, one team per row: maximum, sum of exponentials, then the gradient.
+// Cross-entropy, one team per row: maximum, exponentials and their sum, then the gradient. A row is
+// read from memory once and stays in the second-level cache.
 #include "kernel/cross_entropy.hpp"
 
 #include <cmath>
@@ -11,6 +12,16 @@ namespace tessera::kernel {
 namespace {
 
 using Member = Team::member_type;
+
+/// What a row's loss and gradient are made of. The target's exponential is kept apart from the
+/// others': a confident row's gradient, softmax - 1, would cancel.
+struct RowTotal {
+  float maximum;
+  double target;  ///< exp(logit - maximum) of the target
+  double others;  ///< sum of it over the other classes
+
+  KOKKOS_INLINE_FUNCTION double total() const { return target + others; }
+};
 
 /// The largest logit of a row; logits that are NaN may be passed over, they show in the sum.
 KOKKOS_INLINE_FUNCTION float row_maximum(const Member& team, const float* logits,
@@ -26,80 +37,142 @@ KOKKOS_INLINE_FUNCTION float row_maximum(const Member& team, const float* logits
   return from_ordered_bits(largest);
 }
 
-/// f64, because a vocabulary is long enough for f32 sums to lose three digits.
-KOKKOS_INLINE_FUNCTION double row_total(const Member& team, const float* logits,
-                                        std::int64_t num_classes, float maximum) {
-  double total = 0.0;
-  Kokkos::parallel_reduce(
-      Kokkos::TeamVectorRange(team, std::int64_t(0), num_classes),
-      [=](const std::int64_t i, double& running) {
-        running += exp_nonpositive(logits[i] - maximum);
-      },
-      total);
-  return total;
+/// Sum of exp(logit - maximum) over [begin, end); hands each to `keep`. f32 within a block; f64
+/// over blocks, because a vocabulary is long enough for f32 sums to lose three digits.
+template <class Keep>
+KOKKOS_INLINE_FUNCTION double sum_of_exponentials(const Member& team, const float* logits,
+                                                  std::int64_t begin, std::int64_t end,
+                                                  float maximum, const Keep& keep) {
+  constexpr std::int64_t block = 512;
+  double sum = 0.0;
+  for (std::int64_t first = begin; first < end; first += block) {
+    const std::int64_t last = first + block < end ? first + block : end;
+    float block_sum = 0.0f;
+    Kokkos::parallel_reduce(
+        Kokkos::TeamVectorRange(team, first, last),
+        [=](const std::int64_t i, float& running) {
+          const float e = exp_nonpositive(logits[i] - maximum);
+          keep(i, e);
+          running += e;
+        },
+        block_sum);
+    sum += block_sum;
+  }
+  return sum;
 }
 
-/// gradient may be the logits themselves.
+template <class Keep>
+KOKKOS_INLINE_FUNCTION RowTotal row_total(const Member& team, const float* logits,
+                                          std::int64_t num_classes, std::int64_t label,
+                                          const Keep& keep) {
+  const float maximum = row_maximum(team, logits, num_classes);
+  const double target = exp_nonpositive(logits[label] - maximum);
+  const double below = sum_of_exponentials(team, logits, 0, label, maximum, keep);
+  const double above = sum_of_exponentials(team, logits, label + 1, num_classes, maximum, keep);
+  return {maximum, target, below + above};
+}
+
+KOKKOS_INLINE_FUNCTION double row_loss(const RowTotal& row, float target_logit) {
+  // f32, whose conversion keeps the compiler from adding the two to the sum one by one.
+  const float lead = row.maximum - target_logit;
+  return std::log(row.total()) + lead;
+}
+
+/// Through memcpy, because the floats and what replaces them lie in the same memory.
 template <class T>
-KOKKOS_INLINE_FUNCTION void row_gradient(const Member& team, const float* logits,
-                                         std::int64_t num_classes, std::int64_t target,
-                                         float maximum, double total, float scale, T* gradient) {
-  const auto factor = static_cast<float>(scale / total);
-  // f64: a confident row's softmax - 1 would cancel.
-  const double target_probability = exp_nonpositive(logits[target] - maximum) / total;
-  const auto target_gradient = static_cast<float>(scale * (target_probability - 1.0));
-  team.team_barrier();  // the target's logit is read before it is overwritten
-  Kokkos::parallel_for(Kokkos::TeamVectorRange(team, std::int64_t(0), num_classes),
-                       [=](const std::int64_t i) {
-                         gradient[i] = T(factor * exp_nonpositive(logits[i] - maximum));
-                       });
+KOKKOS_INLINE_FUNCTION void put(float* row, std::int64_t i, float value) {
+  const T narrow(value);
+  memcpy(reinterpret_cast<char*>(row) + i * static_cast<std::int64_t>(sizeof(T)), &narrow,
+         sizeof narrow);
+}
+
+/// row[i] T = row[i] f32 * factor, in place. A narrower element i lands on floats before i, so each
+/// step takes as many floats as have gone before: what it writes, it does not read.
+template <class T>
+KOKKOS_INLINE_FUNCTION void scale_in_place(const Member& team, float* row, std::int64_t count,
+                                           float factor) {
+  if constexpr (std::is_same_v<T, float>) {
+    Kokkos::parallel_for(Kokkos::TeamVectorRange(team, std::int64_t(0), count),
+                         [=](const std::int64_t i) { row[i] *= factor; });
+  } else {
+    Kokkos::single(Kokkos::PerTeam(team), [=]() { put<T>(row, 0, row[0] * factor); });
+    for (std::int64_t first = 1; first < count; first *= 2) {
+      const std::int64_t last = 2 * first < count ? 2 * first : count;
+      team.team_barrier();
+      Kokkos::parallel_for(Kokkos::TeamVectorRange(team, first, last),
+                           [=](const std::int64_t i) { put<T>(row, i, row[i] * factor); });
+    }
+  }
+}
+
+/// Loss of a row whose logits become gradients.
+template <class T>
+KOKKOS_INLINE_FUNCTION double replace_row(const Member& team, float* row, std::int64_t num_classes,
+                                          std::int64_t label, float scale) {
+  const float target_logit = row[label];
+  const RowTotal sums = row_total(team, row, num_classes, label,
+                                  [=](const std::int64_t i, const float e) { row[i] = e; });
   team.team_barrier();
-  Kokkos::single(Kokkos::PerTeam(team), [=]() { gradient[target] = T(target_gradient); });
+  scale_in_place<T>(team, row, num_classes, static_cast<float>(scale / sums.total()));
+  team.team_barrier();
+  Kokkos::single(Kokkos::PerTeam(team), [=]() {
+    put<T>(row, label, static_cast<float>(-scale * (sums.others / sums.total())));
+  });
+  return row_loss(sums, target_logit);
 }
 
 }  // namespace
 
-template <class T>
 double cross_entropy(const Execution& execution, Matrix<const float> logits,
-                     Vector<const std::int64_t> target, float scale, Matrix<T> dlogits) {
+                     Vector<const std::int64_t> target) {
+  TESSERA_EXPECT(target.size() == logits.extent(0));
   const auto num_rows = static_cast<std::int64_t>(logits.extent(0));
   const auto num_classes = static_cast<std::int64_t>(logits.extent(1));
-  const bool has_gradient = dlogits.size() > 0;
-  TESSERA_EXPECT(target.size() == logits.extent(0));
-  TESSERA_EXPECT(!has_gradient ||
-                 (dlogits.extent(0) == logits.extent(0) && dlogits.extent(1) == logits.extent(1)));
   if (num_rows == 0) return 0.0;
   double loss = 0.0;
   Kokkos::parallel_reduce(
       "cross_entropy", Team(execution, static_cast<int>(num_rows), Kokkos::AUTO),
       KOKKOS_LAMBDA(const Member& team, double& loss_sum) {
-        const std::int64_t row = team.league_rank();
-        const std::int64_t label = target(row);
-        const float* row_logits = logits.data() + row * num_classes;
-        T* gradient = has_gradient ? dlogits.data() + row * num_classes : nullptr;
-        if (label == ignored_label) {
-          if (!has_gradient) return;
-          Kokkos::parallel_for(Kokkos::TeamVectorRange(team, std::int64_t(0), num_classes),
-                               [=](const std::int64_t i) { gradient[i] = T(0.0f); });
-          return;
-        }
-        const float maximum = row_maximum(team, row_logits, num_classes);
-        const double total = row_total(team, row_logits, num_classes, maximum);
-        // f32, whose conversion keeps the compiler from adding the two to the sum one by one.
-        const float lead = maximum - row_logits[label];
-        Kokkos::single(Kokkos::PerTeam(team), [&]() { loss_sum += std::log(total) + lead; });
-        if (has_gradient) {
-          row_gradient(team, row_logits, num_classes, label, maximum, total, scale, gradient);
-        }
+        const float* row = logits.data() + team.league_rank() * num_classes;
+        const std::int64_t label = target(team.league_rank());
+        if (label == ignored_label) return;
+        const RowTotal sums = row_total(team, row, num_classes, label, [](std::int64_t, float) {});
+        Kokkos::single(Kokkos::PerTeam(team), [&]() { loss_sum += row_loss(sums, row[label]); });
       },
       loss);
   execution.fence();
   return loss;
 }
 
-template double cross_entropy(const Execution&, Matrix<const float>, Vector<const std::int64_t>,
-                              float, Matrix<float>);
-template double cross_entropy(const Execution&, Matrix<const float>, Vector<const std::int64_t>,
-                              float, Matrix<bf16>);
+template <class T>
+double cross_entropy_gradient(const Execution& execution, Matrix<float> logits,
+                              Vector<const std::int64_t> target, float scale) {
+  TESSERA_EXPECT(target.size() == logits.extent(0));
+  const auto num_rows = static_cast<std::int64_t>(logits.extent(0));
+  const auto num_classes = static_cast<std::int64_t>(logits.extent(1));
+  if (num_rows == 0) return 0.0;
+  double loss = 0.0;
+  Kokkos::parallel_reduce(
+      "cross_entropy_gradient", Team(execution, static_cast<int>(num_rows), Kokkos::AUTO),
+      KOKKOS_LAMBDA(const Member& team, double& loss_sum) {
+        float* row = logits.data() + team.league_rank() * num_classes;
+        const std::int64_t label = target(team.league_rank());
+        if (label == ignored_label) {
+          Kokkos::parallel_for(Kokkos::TeamVectorRange(team, std::int64_t(0), num_classes),
+                               [=](const std::int64_t i) { row[i] = 0.0f; });  // of T, too
+          return;
+        }
+        const double row_loss = replace_row<T>(team, row, num_classes, label, scale);
+        Kokkos::single(Kokkos::PerTeam(team), [&]() { loss_sum += row_loss; });
+      },
+      loss);
+  execution.fence();
+  return loss;
+}
+
+template double cross_entropy_gradient<float>(const Execution&, Matrix<float>,
+                                              Vector<const std::int64_t>, float);
+template double cross_entropy_gradient<bf16>(const Execution&, Matrix<float>,
+                                             Vector<const std::int64_t>, float);
 
 }  // namespace tessera::kernel

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Cross-entropy of rows of logits, one chunk of rows at a time: loss and gradient in one pass.
+// Cross-entropy of rows of logits, one chunk of rows at a time: loss and gradient in one pass, the
+// gradient in the logits' place.
 #pragma once
 
+#include "kernel/gemm.hpp"
 #include "kernel/view.hpp"
 
 namespace tessera::kernel {
@@ -10,14 +12,27 @@ namespace tessera::kernel {
 inline constexpr std::int64_t ignored_label = -100;
 
 /// Returns the sum over rows of -log softmax(logits)[target], natural logarithm, f64; ignored rows
-/// add nothing. dlogits = scale * (softmax - onehot), zero rows where ignored; dlogits may be empty
-/// (no gradient) and, for T = float, may be `logits` itself. local. logits [R, V] f32; target [R]
-/// i64 in [0, V) or ignored_label; dlogits [R, V] T.
-template <class T>
+/// add nothing. local. logits [R, V] f32; target [R] i64 in [0, V) or ignored_label.
 double cross_entropy(const Execution& execution, Matrix<const float> logits,
-                     Vector<const std::int64_t> target, float scale, Matrix<T> dlogits);
+                     Vector<const std::int64_t> target);
+
+/// The same, and dlogits = scale * (softmax - onehot) in T replaces the logits, zero rows where
+/// ignored: dlogits_in<T>(logits) says where. local.
+template <class T>
+double cross_entropy_gradient(const Execution& execution, Matrix<float> logits,
+                              Vector<const std::int64_t> target, float scale);
+
+/// dlogits [R, V] T within the logits' memory: each row begins where that of the logits began.
+template <class T>
+Operand<const T> dlogits_in(const Matrix<float>& logits) {
+  const auto rows = static_cast<std::int64_t>(logits.extent(0));
+  const auto cols = static_cast<std::int64_t>(logits.extent(1));
+  constexpr std::int64_t per_logit = sizeof(float) / sizeof(T);
+  return {reinterpret_cast<const T*>(logits.data()), rows, cols, cols * per_logit};
+}
 
 namespace reference {
+/// Both; dlogits [R, V] or empty (no gradient).
 template <class T>
 double cross_entropy(Matrix<const float> logits, Vector<const std::int64_t> target, float scale,
                      Matrix<T> dlogits);

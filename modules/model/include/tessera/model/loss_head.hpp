@@ -21,8 +21,12 @@ struct HeadGradients {
   kernel::Matrix<float> vocabulary;  ///< [V, H], added to
 };
 
-/// Largest block of logits [bytes]; a chunk has at least one token.
-inline constexpr std::int64_t logits_chunk_bytes = 32 << 20;
+/// Tokens whose logits exist at a time, f32 [., V]; their gradients take the same memory. At most
+/// 1 % of the tokens, so that the head needs at most 1 % of the full logits' memory, but not fewer
+/// than 256 or, for small vocabularies, than 64 MiB hold: each chunk reads the vocabulary matrix
+/// twice and adds to its whole gradient, and with fewer tokens that traffic would take longer than
+/// the products. local.
+std::int64_t logits_chunk_tokens(std::int64_t num_tokens, std::int64_t vocab_size);
 
 /// Sum of the cross-entropy over this rank's targets (natural logarithm). local.
 /// x [T, H] f32. With gradients (not null): dx [T, H] f32 is overwritten with scale * d(sum)/dx,
