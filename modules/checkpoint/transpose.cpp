@@ -114,12 +114,10 @@ TransposedRead::TransposedRead(const TensorInfo& tensor, std::vector<Range> owne
   if (whole.size() == 0) return;
   first_expert_ = whole.begin / expert_size;
   num_experts_ = whole.size() / expert_size;
-  // Alone a rank keeps in the second cache what it reads; what ranks exchange is better large.
-  constexpr std::int64_t alone_bytes = 256 << 10;
-  const std::int64_t wanted =
-      num_ranks() == 1 ? alone_bytes / element_bytes_ : ceil_div(whole.size(), num_ranks());
+  // Large chunks: where one is a whole expert, its turned rows follow one another in the shard.
   std::int64_t max_elements =
-      std::min(buffer_bytes / (2 * element_bytes_), std::max(wanted, block_ * num_columns_));
+      std::min(buffer_bytes / (2 * element_bytes_),
+               std::max(ceil_div(whole.size(), num_ranks()), block_ * num_columns_));
   // How much one rank receives depends on how chunks and slices meet: try, then halve.
   for (; max_elements > 0; max_elements /= 2) {
     deal(max_elements);
