@@ -2,14 +2,13 @@
 #include <algorithm>
 #include <tessera/model/activation_memory.hpp>
 
+#include "kernel/attention_blocks.hpp"
 #include "tessera/model/loss_head.hpp"
 
 namespace tessera::model {
 namespace {
 
 constexpr std::int64_t f32_bytes = 4;
-// Bounds of kernel/attention_blocks.hpp.
-constexpr std::int64_t attention_scratch_bytes = 2 << 20, attention_keys = 256;
 
 /// Widths [elements per token] of what a block keeps, by type: of the arithmetic and f32.
 struct Widths {
@@ -74,14 +73,19 @@ std::int64_t activation_bytes(const ModelConfig& c, std::int64_t sequences, std:
   const std::int64_t num_tokens = sequences * length;
   // The input of the first layer and dx live as long as the layers' own.
   std::int64_t kept = 2 * c.hidden_size * f32_bytes, temporary = 0;
-  const std::int64_t scores =
-      std::min(attention_scratch_bytes,
-               num_tokens * c.num_heads * std::min(attention_keys, length) * 2 * f32_bytes);
+  // Of a layer without window, whose blocks are the larger.
+  const kernel::AttentionShape attention{.sequences = sequences,
+                                         .length = length,
+                                         .query_heads = c.num_heads,
+                                         .kv_heads = c.num_kv_heads,
+                                         .head_size = c.head_size,
+                                         .value_size = c.value_size};
+  const std::int64_t scratch = kernel::attention_scratch_bytes(attention, element_bytes);
   for (const bool has_experts : c.layer_has_experts) {
     kept += attention_kept(c).bytes(element_bytes) +
             second_half_kept(c, has_experts).bytes(element_bytes);
     temporary =
-        std::max({temporary, num_tokens * attention_temporary(c).bytes(element_bytes) + scores,
+        std::max({temporary, num_tokens * attention_temporary(c).bytes(element_bytes) + scratch,
                   num_tokens * second_half_temporary(c, has_experts).bytes(element_bytes)});
   }
   const std::int64_t logits =

@@ -28,6 +28,7 @@ struct AttentionBlocks {
   std::int64_t pairs = 1;    ///< (sequence, kv head) pairs of one batch of products
   std::int64_t queries = 1;  ///< positions; each has group() rows
   std::int64_t keys = 1;     ///< positions
+  std::int64_t bytes = 0;    ///< scratch memory
 };
 
 /// Where a block of keys begins and where vector loops over a block begin and end: multiples of
@@ -36,12 +37,12 @@ inline constexpr std::int64_t attention_lanes = 32;
 
 /// What the blocks are made for. A block's scores are written by one product, read by the softmax
 /// and read again by the next product: they should be in the second-level cache all the while.
-inline constexpr std::int64_t attention_scratch_bytes = 512 << 10;
+inline constexpr std::int64_t attention_block_bytes = 512 << 10;
 inline constexpr std::int64_t attention_block_rows = 256;
 inline constexpr std::int64_t attention_block_keys = 256;
 
 /// Blocks whose scratch memory, score_bytes per score and row_bytes per row of queries, stays
-/// within attention_scratch_bytes (one pair at least). Fewer queries waste less: a block computes
+/// within attention_block_bytes (one pair at least). Fewer queries waste less: a block computes
 /// all scores of its first to its last visible key, and the causal mask drops half a block's
 /// square, a window nearly all of it. Short blocks cost the products more.
 inline AttentionBlocks attention_blocks(const AttentionShape& shape, std::int64_t score_bytes,
@@ -59,9 +60,33 @@ inline AttentionBlocks attention_blocks(const AttentionShape& shape, std::int64_
   blocks.keys = least(blocks.keys, shape.length);
   const std::int64_t pair_bytes =
       blocks.queries * shape.group() * (blocks.keys * score_bytes + row_bytes);
-  const std::int64_t fitting = attention_scratch_bytes / pair_bytes;
+  const std::int64_t fitting = attention_block_bytes / pair_bytes;
   blocks.pairs = least(fitting > 1 ? fitting : 1, shape.sequences * shape.kv_heads);
+  blocks.bytes = blocks.pairs * pair_bytes;
   return blocks;
+}
+
+/// Scores and, unless they are f32 as well, probabilities; sums of values and the softmax's state.
+inline AttentionBlocks forward_blocks(const AttentionShape& shape, std::int64_t element_bytes) {
+  const std::int64_t narrow = element_bytes == 4 ? 0 : element_bytes;
+  return attention_blocks(shape, 4 + narrow, 4 * shape.value_size + 8);
+}
+
+/// Scores and gradients of probabilities, and both in T unless that is f32; dout.
+inline AttentionBlocks backward_blocks(const AttentionShape& shape, std::int64_t element_bytes) {
+  const std::int64_t narrow = element_bytes == 4 ? 0 : element_bytes;
+  return attention_blocks(shape, 2 * (4 + narrow), element_bytes * shape.value_size);
+}
+
+/// What attention allocates while it runs, forward or backward, whichever is more.
+inline std::int64_t attention_scratch_bytes(const AttentionShape& shape,
+                                            std::int64_t element_bytes) {
+  constexpr std::int64_t row_terms_bytes = 8;  // of backward, per position and head
+  const std::int64_t forward = forward_blocks(shape, element_bytes).bytes;
+  const std::int64_t backward =
+      backward_blocks(shape, element_bytes).bytes +
+      shape.sequences * shape.length * shape.query_heads * row_terms_bytes;
+  return forward > backward ? forward : backward;
 }
 
 /// From the first key that one of the queries sees, or a few before it, to the last.

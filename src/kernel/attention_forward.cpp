@@ -165,9 +165,7 @@ void attention_forward(const Execution& execution, const AttentionShape& shape, 
   expect_valid(shape);
   const std::int64_t num_pairs = shape.sequences * shape.kv_heads;
   if (num_pairs == 0 || shape.length == 0) return;
-  const std::int64_t score_bytes = sizeof(float) + (std::is_same_v<T, float> ? 0 : sizeof(T));
-  const std::int64_t row_bytes = shape.value_size * static_cast<std::int64_t>(sizeof(float));
-  const AttentionBlocks blocks = attention_blocks(shape, score_bytes, row_bytes);
+  const AttentionBlocks blocks = forward_blocks(shape, sizeof(T));
   const ForwardScratch<T> scratch(shape, blocks);
   const std::int64_t group = shape.group(), d = shape.head_size, dv = shape.value_size;
   const std::int64_t q_stride = shape.length * group * d;

@@ -41,6 +41,18 @@ const std::vector<AttentionShape> shapes = {
     shape_of(1, 70, 1, 64, 4, 4, 20),     // many heads per group: shorter blocks of queries
     shape_of(1, 600, 1, 1, 4, 4, 300),    // a window of several key blocks
     shape_of(9, 257, 2, 4, 4, 4, 0),      // more pairs than fit one batch of bounded scratch
+    shape_of(1, 63, 1, 4, 8, 8, 0),       // one position less than a block of queries,
+    shape_of(1, 64, 1, 4, 8, 8, 0),       // as many,
+    shape_of(1, 65, 1, 4, 8, 8, 0),       // one more
+    shape_of(1, 255, 2, 5, 8, 4, 0),      // about a block of keys, groups that divide no block
+    shape_of(1, 256, 1, 6, 4, 8, 0),      //
+    shape_of(1, 257, 1, 7, 8, 4, 0),      //
+    shape_of(1, 150, 1, 3, 8, 8, 31),     // windows about the vectors that key blocks begin on
+    shape_of(1, 150, 1, 4, 8, 8, 32),     //
+    shape_of(1, 150, 1, 8, 8, 8, 33),     //
+    shape_of(1, 500, 1, 2, 4, 12, 127),   // and about a block of queries
+    shape_of(2, 300, 1, 4, 12, 4, 129),   //
+    shape_of(1, 520, 1, 1, 4, 4, 512),    // a window of whole key blocks
 };
 
 /// All arrays of one forward and backward pass.
