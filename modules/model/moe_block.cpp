@@ -30,14 +30,15 @@ moe::Router wide_router(const kernel::Execution& execution, const ModelConfig& c
   return {weight, bias, correction_bias, config.router.options};
 }
 
-/// norm(x) in f32; computed again in backward rather than kept.
+/// norm(x) in f32, and as T in `rounded` unless that is empty; computed again in backward rather
+/// than kept.
 template <class T>
 kernel::Matrix<float> normalize(const kernel::Execution& execution, const ModelConfig& config,
                                 const UnitView<const T>& dense, kernel::Matrix<const float> x,
-                                kernel::Vector<float> rstd) {
+                                kernel::Matrix<T> rounded, kernel::Vector<float> rstd) {
   const auto normed = kernel::new_matrix<float>("moe normed", x.extent(0), x.extent(1));
-  kernel::rms_norm_forward<T, float>(execution, x, dense.vector(norm_name, config.hidden_size),
-                                     static_cast<float>(config.rms_norm_epsilon), normed, rstd);
+  kernel::rms_norm_forward<T>(execution, x, dense.vector(norm_name, config.hidden_size),
+                              static_cast<float>(config.rms_norm_epsilon), normed, rounded, rstd);
   return normed;
 }
 
@@ -68,14 +69,13 @@ kernel::Matrix<float> MoeBlock<T>::forward(const UnitView<const T>& dense,
   TimedPhase timed(StepPhase::route_forward);
   saved.x = x;
   saved.rstd = kernel::Vector<float>(kernel::uninitialized("moe rstd"), x.extent(0));
-  const auto normed = normalize<T>(execution_, config_, dense, x, saved.rstd);
+  const auto tokens = exchange_.tokens<T>(x.extent(0), x.extent(1));
+  const auto normed = normalize<T>(execution_, config_, dense, x, tokens, saved.rstd);
   saved.routing = moe::route_forward(
       execution_, wide_router<T>(execution_, config_, dense, correction_bias), normed);
   if (balance != nullptr) balance->add(execution_, saved.routing);
 
   timed.next(StepPhase::dispatch_forward);
-  const auto tokens = exchange_.tokens<T>(x.extent(0), x.extent(1));
-  kernel::convert<float, T>(execution_, flat(normed), flat(tokens));
   saved.handle = moe::plan_dispatch(exchange_, config_.num_experts, saved.routing.index);
   const auto rows = moe::dispatch_forward<T>(exchange_, saved.handle, tokens);
   timed.next(StepPhase::expert_forward);
@@ -139,7 +139,9 @@ kernel::Matrix<float> MoeBlock<T>::dense_backward(const UnitView<const T>& dense
                                                   const kernel::Matrix<float>& dy) const {
   TimedPhase timed(StepPhase::route_backward);
   const std::int64_t hidden = config_.hidden_size, num_experts = config_.num_experts;
-  const auto normed = normalize<T>(execution_, config_, dense, saved.x, saved.rstd);
+  const auto tokens =
+      kernel::new_matrix<T>("moe normed, rounded", has_shared_experts() ? dy.extent(0) : 0, hidden);
+  const auto normed = normalize<T>(execution_, config_, dense, saved.x, tokens, saved.rstd);
   const auto dnormed = kernel::new_matrix<float>("moe dnormed", dy.extent(0), hidden);
   const std::string& router = config_.router.name;
   moe::route_backward(execution_, wide_router<T>(execution_, config_, dense, correction_bias),
@@ -148,8 +150,8 @@ kernel::Matrix<float> MoeBlock<T>::dense_backward(const UnitView<const T>& dense
                       dense_gradients.vector(router + ".bias", num_experts));
   if (has_shared_experts()) {
     timed.next(StepPhase::dense_mlp_backward);
-    shared_.backward(dense, saved.shared, kernel::as_type<T>(execution_, normed),
-                     kernel::as_type<T>(execution_, dy), dense_gradients, dnormed);
+    shared_.backward(dense, saved.shared, tokens, kernel::as_type<T>(execution_, dy),
+                     dense_gradients, dnormed);
   }
   return dnormed;
 }

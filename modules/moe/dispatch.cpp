@@ -33,14 +33,6 @@ RowAddresses<T> addresses(std::int64_t num_rows, const Fill& fill) {
   return result;
 }
 
-template <class T, class U>
-RowAddresses<T> rows_of(const kernel::Matrix<U>& rows) {
-  const std::int64_t num_rows = rows.extent(0), width = rows.extent(1);
-  return addresses<T>(num_rows, [&](const auto& append) {
-    for (std::int64_t r = 0; r < num_rows; ++r) append(rows.data() + r * width);
-  });
-}
-
 /// Where the rows that this rank sends are at their experts' ranks, in sending order.
 template <class T>
 RowAddresses<T> at_owners(const TokenExchange& exchange, const DispatchHandle& handle, Area area,
@@ -168,7 +160,7 @@ Returned<T> finish_to_tokens(TokenExchange& exchange, const DispatchHandle& hand
   rows.request.wait();
   const kernel::Matrix<const T> returned =
       exchange.axis().size() == 1 ? rows.sent : kernel::Matrix<const T>(rows.received);
-  return {returned, rows_of<const T>(returned)};
+  return {returned, kernel::addresses_of<const T>(kernel::Execution(), returned)};
 }
 
 }  // namespace
@@ -230,7 +222,7 @@ RowsUnderWay<T> start_combine_backward(TokenExchange& exchange, const DispatchHa
   if (!exchange.reserve(Area::gradients, handle.largest_received * row_bytes)) {
     const auto drows = kernel::new_matrix<T>("output gradients", handle.num_send, width);
     kernel::combine_rows_backward<T>(execution, dy, sent_outputs, handle.slot, weight,
-                                     rows_of<T>(drows), dweight);
+                                     kernel::addresses_of<T>(execution, drows), dweight);
     if (exchange.axis().size() == 1) return {drows, {}, {}};
     return start_to_experts<T>(exchange.axis(), handle, "combine backward", drows);
   }

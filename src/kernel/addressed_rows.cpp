@@ -7,6 +7,17 @@
 namespace tessera::kernel {
 
 template <class T>
+RowAddresses<T> addresses_of(const Execution& execution, Matrix<T> rows) {
+  const RowAddresses<T> addresses(uninitialized("row addresses"), rows.extent(0));
+  T* const first = rows.data();
+  const std::int64_t columns = rows.extent(1);
+  Kokkos::parallel_for(
+      "tessera::addresses_of", Range(execution, 0, rows.extent(0)),
+      KOKKOS_LAMBDA(const std::int64_t r) { addresses(r).first = first + r * columns; });
+  return addresses;
+}
+
+template <class T>
 void gather_rows(const Execution& execution, RowAddresses<const T> source, Matrix<T> destination) {
   TESSERA_EXPECT(source.extent(0) == destination.extent(0));
   if (destination.size() == 0) return;
@@ -113,6 +124,8 @@ void sum_rows(const Execution& execution, RowAddresses<const T> rows,
 }
 
 #define TESSERA_INSTANTIATE(T)                                                                   \
+  template RowAddresses<T> addresses_of<T>(const Execution&, Matrix<T>);                         \
+  template RowAddresses<const T> addresses_of<const T>(const Execution&, Matrix<const T>);       \
   template void gather_rows<T>(const Execution&, RowAddresses<const T>, Matrix<T>);              \
   template void combine_rows<T>(const Execution&, RowAddresses<const T>,                         \
                                 Matrix<const std::int32_t>, Matrix<const float>,                 \

@@ -16,6 +16,10 @@ struct RowAddress {
 template <class T>
 using RowAddresses = Vector<RowAddress<T>>;
 
+/// The addresses of all rows of a matrix, in order. local.
+template <class T>
+RowAddresses<T> addresses_of(const Execution& execution, Matrix<T> rows);
+
 /// destination[r, :] = the row at source[r]. destination [N, H] T, source [N]. local.
 template <class T>
 void gather_rows(const Execution& execution, RowAddresses<const T> source, Matrix<T> destination);
@@ -40,5 +44,18 @@ void combine_rows_backward(const Execution& execution, Matrix<const float> dy, M
 template <class T>
 void sum_rows(const Execution& execution, RowAddresses<const T> rows,
               Matrix<const std::int32_t> slot, Matrix<float> dx);
+
+/// The same on rows of a matrix.
+namespace reference {
+template <class T>
+void combine_rows(Matrix<const T> rows, Matrix<const std::int32_t> slot, Matrix<const float> weight,
+                  Matrix<float> y);
+template <class T>
+void combine_rows_backward(Matrix<const float> dy, Matrix<const T> rows,
+                           Matrix<const std::int32_t> slot, Matrix<const float> weight,
+                           Matrix<T> drows, Matrix<float> dweight);
+template <class T>
+void sum_rows(Matrix<const T> rows, Matrix<const std::int32_t> slot, Matrix<float> dx);
+}  // namespace reference
 
 }  // namespace tessera::kernel

@@ -8,14 +8,18 @@
 #include "kernel/rows_loop.hpp"
 
 namespace tessera::kernel {
+namespace {
 
+/// y, and the same as T in `rounded` unless that is empty.
 template <class T, class TY>
-void rms_norm_forward(const Execution& execution, Matrix<const float> x, Vector<const T> weight,
-                      float epsilon, Matrix<TY> y, Vector<float> rstd) {
+void normalize_rows(const Execution& execution, Matrix<const float> x, Vector<const T> weight,
+                    float epsilon, Matrix<TY> y, Matrix<T> rounded, Vector<float> rstd) {
   if (x.extent(0) == 0) return;
   TESSERA_EXPECT(weight.extent(0) == x.extent(1) && y.extent(1) == x.extent(1));
   TESSERA_EXPECT(y.extent(0) == x.extent(0) && rstd.extent(0) == x.extent(0));
+  TESSERA_EXPECT(rounded.size() == 0 || rounded.size() == x.size());
   const std::int64_t columns = x.extent(1);
+  const bool rounds = rounded.size() > 0;
   Kokkos::parallel_for(
       "tessera::rms_norm_forward", Team(execution, static_cast<int>(x.extent(0)), Kokkos::AUTO),
       KOKKOS_LAMBDA(const Team::member_type& member) {
@@ -28,8 +32,27 @@ void rms_norm_forward(const Execution& execution, Matrix<const float> x, Vector<
         Kokkos::parallel_for(Kokkos::TeamVectorRange(member, columns), [&](const std::int64_t c) {
           y(t, c) = static_cast<TY>(x(t, c) * r * static_cast<float>(weight(c)));
         });
+        if (rounds) {
+          Kokkos::parallel_for(Kokkos::TeamVectorRange(member, columns), [&](const std::int64_t c) {
+            rounded(t, c) = static_cast<T>(x(t, c) * r * static_cast<float>(weight(c)));
+          });
+        }
         Kokkos::single(Kokkos::PerTeam(member), [&]() { rstd(t) = r; });
       });
+}
+
+}  // namespace
+
+template <class T, class TY>
+void rms_norm_forward(const Execution& execution, Matrix<const float> x, Vector<const T> weight,
+                      float epsilon, Matrix<TY> y, Vector<float> rstd) {
+  normalize_rows<T, TY>(execution, x, weight, epsilon, y, Matrix<T>(), rstd);
+}
+
+template <class T>
+void rms_norm_forward(const Execution& execution, Matrix<const float> x, Vector<const T> weight,
+                      float epsilon, Matrix<float> y, Matrix<T> rounded, Vector<float> rstd) {
+  normalize_rows<T, float>(execution, x, weight, epsilon, y, rounded, rstd);
 }
 
 template <class T>
@@ -69,6 +92,8 @@ void rms_norm_backward(const Execution& execution, Matrix<const float> dy, Matri
                                            float, Matrix<float>, Vector<float>);                   \
   template void rms_norm_forward<T, bf16>(const Execution&, Matrix<const float>, Vector<const T>,  \
                                           float, Matrix<bf16>, Vector<float>);                     \
+  template void rms_norm_forward<T>(const Execution&, Matrix<const float>, Vector<const T>, float, \
+                                    Matrix<float>, Matrix<T>, Vector<float>);                      \
   template void rms_norm_backward<T>(const Execution&, Matrix<const float>, Matrix<const float>,   \
                                      Vector<const T>, Vector<const float>, Matrix<float>,          \
                                      Vector<float>);

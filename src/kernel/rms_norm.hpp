@@ -12,6 +12,11 @@ template <class T, class TY>
 void rms_norm_forward(const Execution& execution, Matrix<const float> x, Vector<const T> weight,
                       float epsilon, Matrix<TY> y, Vector<float> rstd);
 
+/// The same, also rounded to T unless `rounded` is empty. y [T, H] f32, rounded [T, H] T. local.
+template <class T>
+void rms_norm_forward(const Execution& execution, Matrix<const float> x, Vector<const T> weight,
+                      float epsilon, Matrix<float> y, Matrix<T> rounded, Vector<float> rstd);
+
 /// dx += r (w dy) - x r^3 / H * sum(w dy x);  dweight += sum over rows of dy x r. local.
 /// dy, x, dx [T, H] f32; weight [H] T; rstd [T]; dweight [H] f32 (a fixed summation order).
 template <class T>

@@ -59,24 +59,6 @@ void scatter_add_rows(const Execution& execution, Matrix<const float> source,
                       Vector<const std::int32_t> index, std::int32_t skipped_index,
                       Matrix<float> destination);
 
-/// y[t, :] += sum over k of weight[t, k] * rows[slot[t, k], :]. y [T, H] f32, rows [N, H] T,
-/// slot [T, K] i32, weight [T, K] f32. local.
-template <class T>
-void combine_rows(const Execution& execution, Matrix<const T> rows, Matrix<const std::int32_t> slot,
-                  Matrix<const float> weight, Matrix<float> y);
-
-/// drows[slot[t, k], :] = weight[t, k] dy[t, :];  dweight[t, k] = <dy[t, :], rows[slot[t, k], :]>.
-/// local.
-template <class T>
-void combine_rows_backward(const Execution& execution, Matrix<const float> dy, Matrix<const T> rows,
-                           Matrix<const std::int32_t> slot, Matrix<const float> weight,
-                           Matrix<T> drows, Matrix<float> dweight);
-
-/// dx[t, :] += sum over k of rows[slot[t, k], :]: the way back of dispatch. dx [T, H] f32. local.
-template <class T>
-void sum_rows(const Execution& execution, Matrix<const T> rows, Matrix<const std::int32_t> slot,
-              Matrix<float> dx);
-
 /// y = x held to [-limit, limit], f32; a NaN passes. y may be x. local.
 void clamp(const Execution& execution, float limit, Matrix<const float> x, Matrix<float> y);
 /// dx = 0 where |x| > limit, x the input of clamp; other elements of dx stay. local.
@@ -97,15 +79,6 @@ template <class T>
 void scatter_rows(Matrix<const T> source, Vector<const std::int32_t> index, Matrix<T> destination);
 void scatter_add_rows(Matrix<const float> source, Vector<const std::int32_t> index,
                       std::int32_t skipped_index, Matrix<float> destination);
-template <class T>
-void combine_rows(Matrix<const T> rows, Matrix<const std::int32_t> slot, Matrix<const float> weight,
-                  Matrix<float> y);
-template <class T>
-void combine_rows_backward(Matrix<const float> dy, Matrix<const T> rows,
-                           Matrix<const std::int32_t> slot, Matrix<const float> weight,
-                           Matrix<T> drows, Matrix<float> dweight);
-template <class T>
-void sum_rows(Matrix<const T> rows, Matrix<const std::int32_t> slot, Matrix<float> dx);
 void clamp(float limit, Matrix<const float> x, Matrix<float> y);
 void clamp_backward(float limit, Matrix<const float> x, Matrix<float> dx);
 }  // namespace reference

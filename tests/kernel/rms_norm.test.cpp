@@ -27,6 +27,20 @@ void check_forward(std::int64_t rows, std::int64_t columns) {
 }
 
 template <class T>
+void check_forward_into_both(std::int64_t rows, std::int64_t columns) {
+  const auto x = random_matrix<float>(rows, columns, 1, -3.0, 3.0);
+  const auto weight = random_vector<T>(columns, 2, 0.5, 1.5);
+  Matrix<float> y("y", rows, columns), y_alone("y", rows, columns);
+  Matrix<T> rounded("rounded", rows, columns), rounded_alone("rounded", rows, columns);
+  Vector<float> rstd("rstd", rows);
+  rms_norm_forward<T>(Execution(), x, weight, epsilon, y, rounded, rstd);
+  rms_norm_forward<T, float>(Execution(), x, weight, epsilon, y_alone, rstd);
+  rms_norm_forward<T, T>(Execution(), x, weight, epsilon, rounded_alone, rstd);
+  CHECK(distance(y, y_alone) == 0.0);
+  CHECK(distance(rounded, rounded_alone) == 0.0);
+}
+
+template <class T>
 void check_backward(std::int64_t rows, std::int64_t columns) {
   const auto x = random_matrix<float>(rows, columns, 3, -3.0, 3.0);
   const auto dy = random_matrix<float>(rows, columns, 4);
@@ -51,6 +65,8 @@ TEST_CASE("RMSNorm agrees with its reference for odd sizes and every element typ
     check_forward<float, bf16>(rows, columns);
     check_forward<bf16, float>(rows, columns);
     check_forward<bf16, bf16>(rows, columns);
+    check_forward_into_both<float>(rows, columns);
+    check_forward_into_both<bf16>(rows, columns);
     check_backward<float>(rows, columns);
     check_backward<bf16>(rows, columns);
   }

@@ -4,6 +4,7 @@
 
 #include <catch2/catch.hpp>
 
+#include "kernel/addressed_rows.hpp"
 #include "rows_data.hpp"
 
 using namespace tessera;
@@ -67,10 +68,18 @@ void check_combine(std::int64_t tokens, std::int64_t columns, std::int64_t choic
   const auto weight = random_matrix<float>(tokens, choices, 13, 0.0, 1.0);
   const auto y = random_matrix<float>(tokens, columns, 14);
   const auto y_expected = copy_of(y);
-  combine_rows<T>(Execution(), rows, slot, weight, y);
+  const Matrix<float> sum("sum", tokens, columns);
+  const Matrix<T> kept("kept", tokens * choices, columns);
+  const auto addresses = addresses_of<const T>(Execution(), rows);
+  combine_rows<T>(Execution(), addresses, slot, weight, y, sum, kept);
+  combine_rows<T>(Execution(), addresses, slot, weight, y, y, Matrix<T>());
   reference::combine_rows<T>(rows, slot, weight, y_expected);
   CHECK(distance(y, y_expected) <= tolerance<float>());
-  sum_rows<T>(Execution(), rows, slot, y);
+  CHECK(distance(sum, y) == 0.0);
+  CHECK(distance(kept, rows) == 0.0);
+  gather_rows<T>(Execution(), addresses, kept);
+  CHECK(distance(kept, rows) == 0.0);
+  sum_rows<T>(Execution(), addresses, slot, y);
   reference::sum_rows<T>(rows, slot, y_expected);
   CHECK(distance(y, y_expected) <= tolerance<float>());
 
@@ -78,7 +87,8 @@ void check_combine(std::int64_t tokens, std::int64_t columns, std::int64_t choic
   Matrix<float> dweight("dweight", tokens, choices);
   const auto drows_expected = copy_of(drows);
   const auto dweight_expected = copy_of(dweight);
-  combine_rows_backward<T>(Execution(), y, rows, slot, weight, drows, dweight);
+  combine_rows_backward<T>(Execution(), y, rows, slot, weight, addresses_of<T>(Execution(), drows),
+                           dweight);
   reference::combine_rows_backward<T>(y, rows, slot, weight, drows_expected, dweight_expected);
   CHECK(distance(drows, drows_expected) == 0.0);
   CHECK(distance(dweight, dweight_expected) <= tolerance<float>());
