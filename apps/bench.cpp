@@ -5,6 +5,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <fstream>
 #include <memory>
@@ -37,6 +38,8 @@ struct BenchOptions {
   std::int64_t batch = 0;  ///< 0: one sequence per rank
   std::string dtype = "f32";
   int num_repeats = 5;
+  std::vector<std::string> parts{"kernels", "step"};  ///< --only
+  std::vector<std::int64_t> expert_tokens{32, 128, 512};
   fs::path json;
   bool only_files = false;
   GridOptions grid;
@@ -154,8 +157,42 @@ int run_files(const comm::ProcessGrid& grid, const BenchOptions& options) {
   const std::vector<MachineRow> rows = measure_checkpoint(grid, options.model, options.num_repeats);
   print_once(grid.world(), grid.describe() + '\n' + machine_table(rows));
   write_json(grid.world(), options.json,
-             bench_json(grid.describe(), {}, grid.world().size(), rows, {}, {}));
+             bench_json(grid.describe(), {}, grid.world().size(), {rows, {}, {}, {}}));
   return 0;
+}
+
+/// The machine and the parts that the options name, each printed when it is done.
+BenchReport measure(const comm::ProcessGrid& grid, const BenchOptions& options,
+                    const BenchShape& shape) {
+  const comm::Communicator& world = grid.world();
+  const auto has = [&](const char* part) {
+    return std::find(options.parts.begin(), options.parts.end(), part) != options.parts.end();
+  };
+  BenchReport report;
+  MachineReport machine = measure_machine(world, options.num_repeats);
+  const Roofs roofs = machine.roofs;
+  report.machine = std::move(machine.rows);
+  if (has("step")) add_file_rows(world, options, report.machine);
+  print_once(world, machine_table(report.machine));
+  if (has("kernels")) {
+    report.kernels = measure_kernels(grid, shape, roofs);
+    print_once(world, kernel_table("kernel", report.kernels));
+  }
+  if (has("experts")) {
+    report.experts = measure_experts(grid, shape, roofs, options.expert_tokens);
+    print_once(world, expert_table(report.experts));
+  }
+  if (has("step")) {
+    report.step = measure_step(grid, shape, roofs);
+    print_once(world, kernel_table("phase of a step", report.step));
+  }
+  print_once(
+      world,
+      "min, mean, max: over ranks. Roofs: product = best square of the same type, memory = "
+      "triad of all\nranks at once, message = pairs of ranks; the one shown needs longest for "
+      "the work. of regs: share of the\narithmetic units' own rate. More than 100% of memory: "
+      "the arrays stay in caches.");
+  return report;
 }
 
 int run(const BenchOptions& options) {
@@ -179,20 +216,8 @@ int run(const BenchOptions& options) {
       grid.describe(), options.dtype, shape.batch, shape.length, shape.num_repeats);
   print_once(world, description + '\n');
 
-  MachineReport machine = measure_machine(world, options.num_repeats);
-  add_file_rows(world, options, machine.rows);
-  print_once(world, machine_table(machine.rows));
-  const std::vector<KernelRow> kernels = measure_kernels(grid, shape, machine.roofs);
-  print_once(world, kernel_table("kernel", kernels));
-  const std::vector<KernelRow> step = measure_step(grid, shape, machine.roofs);
-  print_once(world, kernel_table("phase of a step", step));
-  print_once(world,
-             "min, mean, max: over ranks. Roofs: product = best oneDNN square of the same type, "
-             "memory = triad of\nall ranks at once, message = pairs of ranks; the one shown needs "
-             "longest for the work.\n"
-             "More than 100% of memory: the arrays stay in caches.");
-  write_json(world, options.json,
-             bench_json(description, shape, world.size(), machine.rows, kernels, step));
+  const BenchReport report = measure(grid, options, shape);
+  write_json(world, options.json, bench_json(description, shape, world.size(), report));
   return 0;
 }
 
@@ -225,6 +250,7 @@ Command add_bench(CLI::App& program) {
       "Time the machine, the kernels and a training step, each against the roof that binds it.",
       "  tessera bench\n"
       "  mpirun -n 2 tessera bench --expert 2 --dtype bf16 --sequence-length 1024\n"
+      "  tessera bench --only experts --expert-tokens 32,128,512 --dtype bf16\n"
       "  mpirun -n 8 tessera bench gpt-oss-20b/ --layers 1 --expert 8 --dtype bf16 --json "
       "out.json\n"
       "Of MODEL the configuration is read, and its largest file for the rate of reading; weights "
@@ -242,6 +268,15 @@ Command add_bench(CLI::App& program) {
       ->check(positive());
   app->add_flag("--files", options->only_files,
                 "time loading and saving MODEL alone, against pread and write of the same bytes");
+  app->add_option("--only", options->parts,
+                  "beside the machine: kernels, experts (with --expert-tokens), step")
+      ->delimiter(',')
+      ->capture_default_str()
+      ->check(CLI::IsMember({"kernels", "experts", "step"}));
+  app->add_option("--expert-tokens", options->expert_tokens, "rows of each expert in experts")
+      ->delimiter(',')
+      ->capture_default_str()
+      ->check(positive());
   app->add_option("--json", options->json, "write the numbers to this file too")->type_name("FILE");
   add_grid_options(*app, options->grid);
   return {app, [options] { return run(*options); }};

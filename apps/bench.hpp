@@ -21,13 +21,28 @@ using trainer::OverRanks;
 /// What this rank's machine reaches, measured while all ranks measure the same; the roofs of the
 /// kernels.
 struct Roofs {
-  double f32_product = 0.0;   ///< [FLOP/s] the best that oneDNN reaches on large squares
-  double bf16_product = 0.0;  ///< likewise, f32 sums
-  double memory = 0.0;        ///< [B/s] triad out of caches
+  double f32_product = 0.0;    ///< [FLOP/s] the best that kernel::gemm reaches on large squares
+  double bf16_product = 0.0;   ///< likewise, f32 sums
+  double f32_registers = 0.0;  ///< [FLOP/s] of the arithmetic units, without any memory
+  double bf16_registers = 0.0;
+  double memory = 0.0;   ///< [B/s] triad out of caches
   double message = 0.0;  ///< [B/s] large messages between two ranks, mean over pairs; 0: one rank
 
   double product(Dtype dtype) const { return dtype == Dtype::bf16 ? bf16_product : f32_product; }
+  double registers(Dtype dtype) const {
+    return dtype == Dtype::bf16 ? bf16_registers : f32_registers;
+  }
 };
+
+/// What arithmetic units reach, and with which instructions.
+struct RegisterRates {
+  std::string f32_instructions;
+  double f32 = 0.0;  ///< [FLOP/s]
+  std::string bf16_instructions;
+  double bf16 = 0.0;  ///< [FLOP/s]; f32's where the processor has none for bf16
+};
+/// collective over world.
+RegisterRates measure_registers(const comm::Communicator& world, int num_repeats);
 
 /// A line of the machine's table.
 struct MachineRow {
@@ -64,12 +79,14 @@ struct Work {
 
 struct KernelRow {
   std::string name;
-  OverRanks ms;              ///< median of the repeats
-  OverRanks rate;            ///< in `unit`
-  std::string unit;          ///< GFLOP/s or GB/s: of what binds
-  std::string roof;          ///< what binds: "product", "memory" or "message"
-  double share = 0.0;        ///< of that roof, mean over ranks; 0: no work is known
-  double share_of_step = 0;  ///< of the phases of a step only
+  OverRanks ms;                     ///< median of the repeats
+  OverRanks rate;                   ///< in `unit`
+  std::string unit;                 ///< GFLOP/s or GB/s: of what binds
+  std::string roof;                 ///< what binds: "product", "memory" or "message"
+  double share = 0.0;               ///< of that roof, mean over ranks; 0: no work is known
+  double gflops = 0.0;              ///< GFLOP/s of its products, mean over ranks; 0: none
+  double share_of_registers = 0.0;  ///< of the arithmetic units' rate; 0: no products
+  double share_of_step = 0;         ///< of the phases of a step only
 };
 
 /// Time and work of this rank as a row. collective over world.
@@ -91,6 +108,30 @@ struct BenchShape {
 double median_seconds(const comm::Communicator& world, int num_repeats,
                       const std::function<void()>& body);
 
+/// The shortest of several times: a roof is what can be reached. collective over world.
+double best_seconds(const comm::Communicator& world, int num_repeats,
+                    const std::function<void()>& body);
+
+/// Seconds of the MLPs of `local_experts` experts on `num_rows` rows, dealt to them alike.
+/// collective over world.
+struct ExpertSeconds {
+  double forward = 0.0;
+  double backward = 0.0;
+};
+ExpertSeconds time_experts(const comm::Communicator& world, const BenchShape& shape,
+                           std::int64_t local_experts, std::int64_t num_rows);
+
+/// A rank's experts with so many rows each.
+struct ExpertRow {
+  std::int64_t tokens = 0;
+  KernelRow forward;
+  KernelRow backward;
+  KernelRow both;
+};
+/// collective over grid.world().
+std::vector<ExpertRow> measure_experts(const comm::ProcessGrid& grid, const BenchShape& shape,
+                                       const Roofs& roofs, const std::vector<std::int64_t>& tokens);
+
 /// Each kernel of a step alone, with equally loaded experts. collective over grid.world().
 std::vector<KernelRow> measure_kernels(const comm::ProcessGrid& grid, const BenchShape& shape,
                                        const Roofs& roofs);
@@ -101,7 +142,7 @@ std::vector<KernelRow> measure_step(const comm::ProcessGrid& grid, const BenchSh
                                     const Roofs& roofs);
 
 // The work of one rank in one call, by the shapes alone. `tokens`: of this rank.
-Work expert_work(const model::ModelConfig& config, std::int64_t tokens, int expert_ranks,
+Work expert_work(const model::ModelConfig& config, double rows, double local_experts,
                  std::int64_t element_bytes, bool backward);
 Work attention_work(const model::ModelConfig& config, std::int64_t sequences, std::int64_t length,
                     std::int64_t window, std::int64_t element_bytes, bool backward);
@@ -113,10 +154,25 @@ double projection_flops(const model::ModelConfig& config, std::int64_t tokens,
 /// All products of forward and backward.
 double step_flops(const model::ModelConfig& config, std::int64_t sequences, std::int64_t length);
 
+/// Tokens to the ranks of their experts, or outputs back to their tokens.
+Work dispatch_work(const model::ModelConfig& config, std::int64_t tokens, int expert_ranks,
+                   std::int64_t element_bytes, StepPhase phase);
+/// One unit of `whole` elements shared by `num_ranks`; messages only where they do not share
+/// memory.
+Work gather_work(double whole, int num_ranks, std::int64_t element_bytes, bool shares_memory);
+Work reduce_work(double whole, int num_ranks, bool shares_memory);
+
 std::string machine_table(const std::vector<MachineRow>& rows);
 std::string kernel_table(const std::string& title, const std::vector<KernelRow>& rows);
+std::string expert_table(const std::vector<ExpertRow>& rows);
+
+struct BenchReport {
+  std::vector<MachineRow> machine;
+  std::vector<KernelRow> kernels;
+  std::vector<ExpertRow> experts;
+  std::vector<KernelRow> step;
+};
 std::string bench_json(const std::string& description, const BenchShape& shape, int num_ranks,
-                       const std::vector<MachineRow>& machine,
-                       const std::vector<KernelRow>& kernels, const std::vector<KernelRow>& step);
+                       const BenchReport& report);
 
 }  // namespace tessera::apps

@@ -12,7 +12,6 @@
 #include "kernel/swiglu.hpp"
 #include "tessera/model/loss_head.hpp"
 #include "tessera/model/parameter_units.hpp"
-#include "tessera/moe/expert.hpp"
 #include "tessera/trainer/model_state.hpp"
 
 namespace tessera::apps {
@@ -85,30 +84,15 @@ void KernelBench<T>::experts() {
   const BlockDistribution blocks{config_.num_experts, num_ranks};
   const std::int64_t local = blocks.count(grid_.expert().rank());
   if (blocks.count(num_ranks - 1) == 0) return;  // a rank without experts has nothing to time
-  const std::int64_t h = config_.hidden_size, i = config_.intermediate_size;
   const std::int64_t num_rows = tokens_ * config_.router.options.top_k;
-  const BlockDistribution dealt{num_rows, local};
-  std::vector<std::int64_t> offset;
-  for (std::int64_t e = 0; e <= local; ++e) offset.push_back(dealt.begin(e));
-  const kernel::Matrix<T> gate_up("gate_up", local * 2 * i, h), down("down", local * h, i);
-  const kernel::Matrix<float> dgate_up("dgate_up", local * 2 * i, h), ddown("ddown", local * h, i);
-  moe::ExpertWeights<T> weights;
-  weights.local_experts = local, weights.hidden_size = h, weights.intermediate_size = i;
-  weights.gate_up = gate_up.data(), weights.down = down.data();
-  weights.activation.kind = config_.activation;
-  const kernel::Matrix<T> rows("rows", num_rows, h), results("results", num_rows, h);
-  moe::ExpertSaved<T> saved;
-  const auto work = [&](bool backward) {
-    return expert_work(config_, tokens_, num_ranks, sizeof(T), backward);
+  const ExpertSeconds seconds = time_experts(grid_.world(), shape_, local, num_rows);
+  const auto add = [&](const char* name, double value, bool backward) {
+    const Work work = expert_work(config_, static_cast<double>(num_rows),
+                                  static_cast<double>(local), sizeof(T), backward);
+    rows_.push_back(make_row(grid_.world(), name, value, work, roofs_, shape_.dtype));
   };
-  time("expert forward", work(false), [&] {
-    moe::expert_forward<T>(execution_, weights, offset, kernel::Vector<std::int32_t>(), rows, saved,
-                           results);
-  });
-  time("expert backward", work(true), [&] {
-    moe::expert_backward<T>(execution_, weights, offset, saved, rows,
-                            {dgate_up.data(), nullptr, ddown.data(), nullptr}, results);
-  });
+  add("expert forward", seconds.forward, false);
+  add("expert backward", seconds.backward, true);
 }
 
 template <class T>
@@ -210,19 +194,19 @@ template <class T>
 void KernelBench<T>::traffic(zero3::ParameterStore<T>& store, std::size_t unit,
                              const std::string& name) {
   const zero3::FlatLayout& layout = store.unit(unit).layout();
-  const std::int64_t whole = layout.flat_size(), shard = layout.shard_size();
-  if (store.unit(unit).group().size() == 1) return;  // nothing travels
-  time("gather, " + name,
-       {0.0, bytes(shard, 4.0) + bytes(whole, element), bytes(whole - shard, element)}, [&] {
-         store.gather(unit);
-         store.release(unit);
-       });
-  time("reduce-scatter, " + name,
-       {0.0, bytes(whole, 8.0) + bytes(shard, 8.0), bytes(whole - shard, 4.0)}, [&] {
-         store.gradient(unit);
-         store.reduce(unit);
-         store.finish_reductions();
-       });
+  const auto whole = static_cast<double>(layout.flat_size());
+  const int num_ranks = store.unit(unit).group().size();
+  const bool shares_memory = grid_.node().size() == grid_.world().size();
+  if (num_ranks == 1) return;  // nothing travels
+  time("gather, " + name, gather_work(whole, num_ranks, sizeof(T), shares_memory), [&] {
+    store.gather(unit);
+    store.release(unit);
+  });
+  time("reduce-scatter, " + name, reduce_work(whole, num_ranks, shares_memory), [&] {
+    store.gradient(unit);
+    store.reduce(unit);
+    store.finish_reductions();
+  });
 }
 
 template <class T>
@@ -251,6 +235,13 @@ double median_seconds(const comm::Communicator& world, int num_repeats,
   }
   std::nth_element(seconds.begin(), seconds.begin() + num_repeats / 2, seconds.end());
   return seconds[static_cast<std::size_t>(num_repeats / 2)];
+}
+
+double best_seconds(const comm::Communicator& world, int num_repeats,
+                    const std::function<void()>& body) {
+  double best = median_seconds(world, 1, body);
+  for (int i = 1; i < num_repeats; ++i) best = std::min(best, median_seconds(world, 1, body));
+  return best;
 }
 
 std::vector<KernelRow> measure_kernels(const comm::ProcessGrid& grid, const BenchShape& shape,

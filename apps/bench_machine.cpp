@@ -16,49 +16,6 @@ namespace {
 
 constexpr double giga = 1e9;
 
-/// The shortest of several times: a roof is what can be reached. collective over world.
-double best_seconds(const comm::Communicator& world, int num_repeats,
-                    const std::function<void()>& body) {
-  double best = median_seconds(world, 1, body);
-  for (int i = 1; i < num_repeats; ++i) best = std::min(best, median_seconds(world, 1, body));
-  return best;
-}
-
-#if defined(__AVX512F__)
-constexpr int lane_bytes = 64;
-#elif defined(__AVX__)
-constexpr int lane_bytes = 32;
-#else
-constexpr int lane_bytes = 16;
-#endif
-typedef float Lanes __attribute__((vector_size(lane_bytes)));
-
-/// Multiplications and additions on registers alone, in twelve chains that do not wait for one
-/// another. `start` must be unknown to the compiler; the result depends on all chains.
-float multiply_add(std::int64_t num_rounds, float start) {
-  const Lanes zero{};
-  Lanes a0 = zero + start, a1 = a0 + 1.0f, a2 = a0 + 2.0f, a3 = a0 + 3.0f, a4 = a0 + 4.0f,
-        a5 = a0 + 5.0f, a6 = a0 + 6.0f, a7 = a0 + 7.0f, a8 = a0 + 8.0f, a9 = a0 + 9.0f,
-        a10 = a0 + 10.0f, a11 = a0 + 11.0f;
-  const Lanes factor = zero + 0.999f, term = zero + 0.001f;
-  for (std::int64_t i = 0; i < num_rounds; ++i) {
-    a0 = a0 * factor + term, a1 = a1 * factor + term, a2 = a2 * factor + term;
-    a3 = a3 * factor + term, a4 = a4 * factor + term, a5 = a5 * factor + term;
-    a6 = a6 * factor + term, a7 = a7 * factor + term, a8 = a8 * factor + term;
-    a9 = a9 * factor + term, a10 = a10 * factor + term, a11 = a11 * factor + term;
-  }
-  const Lanes sum = a0 + a1 + a2 + a3 + a4 + a5 + a6 + a7 + a8 + a9 + a10 + a11;
-  return sum[0];
-}
-
-double multiply_add_rate(const comm::Communicator& world, int num_repeats) {
-  constexpr std::int64_t num_rounds = 1 << 22;
-  volatile float start = 0.5f, sink = 0.0f;
-  const double seconds =
-      best_seconds(world, num_repeats, [&] { sink = multiply_add(num_rounds, start); });
-  return 12.0 * 2.0 * (lane_bytes / 4) * static_cast<double>(num_rounds) / seconds;
-}
-
 /// The best rate of squares whose operands do and do not fit into caches.
 template <class T>
 double product_rate(const comm::Communicator& world, int num_repeats) {
@@ -183,7 +140,12 @@ MachineReport measure_machine(const comm::Communicator& world, int num_repeats) 
   const auto add = [&](const std::string& name, const char* unit, double rate) {
     report.rows.push_back({name, unit, trainer::over_ranks(world, rate / giga)});
   };
-  add("f32 multiply-add, registers", "GFLOP/s", multiply_add_rate(world, num_repeats));
+  const RegisterRates registers = measure_registers(world, num_repeats);
+  report.roofs.f32_registers = registers.f32;
+  report.roofs.bf16_registers = registers.bf16;
+  add("f32 multiply-add, registers (" + registers.f32_instructions + ")", "GFLOP/s", registers.f32);
+  add("bf16 multiply-add, registers (" + registers.bf16_instructions + ")", "GFLOP/s",
+      registers.bf16);
   report.roofs.f32_product = product_rate<float>(world, num_repeats);
   add("f32 product, best square by oneDNN", "GFLOP/s", report.roofs.f32_product);
   report.roofs.bf16_product = product_rate<bf16>(world, num_repeats);

@@ -5,12 +5,15 @@
 #include "base/block_distribution.hpp"
 #include "base/version.hpp"
 #include "bench.hpp"
+#include "tessera/model/parameter_units.hpp"
 #include "tessera/trainer/random_steps.hpp"
 
 namespace tessera::apps {
 namespace {
 
 using nlohmann::ordered_json;
+
+double as_double(std::int64_t value) { return static_cast<double>(value); }
 
 /// The roof that needs longest for the work.
 struct Bound {
@@ -35,8 +38,28 @@ Bound bound_of(const Work& work, const Roofs& roofs, Dtype dtype) {
 /// Which roof binds must be the same everywhere, or the rates of the ranks cannot be compared.
 Roofs mean_roofs(const comm::Communicator& world, const Roofs& roofs) {
   const auto mean = [&](double value) { return trainer::over_ranks(world, value).mean; };
-  return {mean(roofs.f32_product), mean(roofs.bf16_product), mean(roofs.memory),
-          mean(roofs.message)};
+  return {mean(roofs.f32_product),    mean(roofs.bf16_product), mean(roofs.f32_registers),
+          mean(roofs.bf16_registers), mean(roofs.memory),       mean(roofs.message)};
+}
+
+/// All units: gathered for the layers' forward and backward, the others once; reduced once.
+Work travel_work(StepPhase phase, const comm::ProcessGrid& grid, const BenchShape& shape) {
+  const bool shares_memory = grid.node().size() == grid.world().size();
+  Work sum;
+  for (const model::ParameterUnit& unit : parameter_units(shape.config)) {
+    double whole = 0.0;
+    for (const Parameter& each : unit.parameters) whole += as_double(num_elements(each.shape));
+    const int num_ranks = unit.is_expert ? grid.replica().size() : grid.world().size();
+    if (unit.is_expert) whole /= grid.expert().size();
+    const bool is_layer = unit.name.starts_with("layers.");
+    const bool gathers = phase == StepPhase::gather;
+    const Work work = gathers ? gather_work(whole, num_ranks, shape.element_bytes(), shares_memory)
+                              : reduce_work(whole, num_ranks, shares_memory);
+    const double times = gathers && is_layer ? 2.0 : 1.0;
+    sum.memory_bytes += times * work.memory_bytes;
+    sum.message_bytes += times * work.message_bytes;
+  }
+  return sum;
 }
 
 /// What this rank does in a phase of a step; empty where only the time is of interest.
@@ -45,20 +68,33 @@ Work phase_work(StepPhase phase, const comm::ProcessGrid& grid, const BenchShape
   const std::int64_t sequences =
       BlockDistribution{shape.batch, grid.world().size()}.count(grid.world().rank());
   const std::int64_t tokens = sequences * shape.length;
+  const double rows = as_double(tokens * config.router.options.top_k);
   Work sum;
   const auto add = [&](const Work& work) {
     sum.flops += work.flops;
     sum.memory_bytes += work.memory_bytes;
+    sum.message_bytes += work.message_bytes;
   };
   switch (phase) {
     case StepPhase::expert_forward:
     case StepPhase::expert_backward:
       for (const bool has_experts : config.layer_has_experts) {
         if (!has_experts) continue;
-        add(expert_work(config, tokens, grid.expert().size(), shape.element_bytes(),
-                        phase == StepPhase::expert_backward));
+        add(expert_work(config, rows, as_double(config.num_experts) / grid.expert().size(),
+                        shape.element_bytes(), phase == StepPhase::expert_backward));
       }
       break;
+    case StepPhase::dispatch_forward:
+    case StepPhase::dispatch_backward:
+    case StepPhase::combine_forward:
+    case StepPhase::combine_backward:
+      for (const bool has_experts : config.layer_has_experts) {
+        if (!has_experts) continue;
+        add(dispatch_work(config, tokens, grid.expert().size(), shape.element_bytes(), phase));
+      }
+      break;
+    case StepPhase::gather:
+    case StepPhase::reduce_scatter: return travel_work(phase, grid, shape);
     case StepPhase::attention_forward:
     case StepPhase::attention_backward: {
       const bool backward = phase == StepPhase::attention_backward;
@@ -95,19 +131,25 @@ ordered_json to_json(const OverRanks& value) {
   return {{"min", value.min}, {"mean", value.mean}, {"max", value.max}};
 }
 
+ordered_json to_json(const KernelRow& row) {
+  ordered_json entry{{"name", row.name}, {"ms", to_json(row.ms)}};
+  if (!row.unit.empty()) {
+    entry["rate"] = to_json(row.rate);
+    entry["unit"] = row.unit;
+    entry["roof"] = row.roof;
+    entry["share_of_roof"] = row.share;
+  }
+  if (row.gflops > 0.0) {
+    entry["gflops"] = row.gflops;
+    entry["share_of_registers"] = row.share_of_registers;
+  }
+  if (row.share_of_step > 0.0) entry["share_of_step"] = row.share_of_step;
+  return entry;
+}
+
 ordered_json to_json(const std::vector<KernelRow>& rows) {
   ordered_json json = ordered_json::array();
-  for (const KernelRow& row : rows) {
-    ordered_json entry{{"name", row.name}, {"ms", to_json(row.ms)}};
-    if (!row.unit.empty()) {
-      entry["rate"] = to_json(row.rate);
-      entry["unit"] = row.unit;
-      entry["roof"] = row.roof;
-      entry["share_of_roof"] = row.share;
-    }
-    if (row.share_of_step > 0.0) entry["share_of_step"] = row.share_of_step;
-    json.push_back(std::move(entry));
-  }
+  for (const KernelRow& row : rows) json.push_back(to_json(row));
   return json;
 }
 
@@ -118,11 +160,14 @@ KernelRow make_row(const comm::Communicator& world, const std::string& name, dou
   KernelRow row;
   row.name = name;
   row.ms = trainer::over_ranks(world, 1e3 * seconds);
-  const Bound bound = bound_of(work, mean_roofs(world, roofs), dtype);
+  const Roofs mean = mean_roofs(world, roofs);
+  const Bound bound = bound_of(work, mean, dtype);
   const double rate = seconds > 0.0 ? bound.amount / seconds / 1e9 : 0.0;
   row.rate = trainer::over_ranks(world, rate);
   row.share = trainer::over_ranks(world, seconds > 0.0 ? bound.seconds / seconds : 0.0).mean;
   row.roof = bound.roof;
+  row.gflops = trainer::over_ranks(world, seconds > 0.0 ? work.flops / seconds / 1e9 : 0.0).mean;
+  row.share_of_registers = 1e9 * row.gflops / mean.registers(dtype);
   if (bound.amount > 0.0) row.unit = row.roof == "product" ? "GFLOP/s" : "GB/s";
   return row;
 }
@@ -160,24 +205,31 @@ std::string machine_table(const std::vector<MachineRow>& rows) {
 }
 
 std::string kernel_table(const std::string& title, const std::vector<KernelRow>& rows) {
-  std::string text =
-      fmt::format("{:<42} {:>10} {:>10} {:>10} {:>8} {:>10} {:<8} {:>8} {}\n", title, "min [ms]",
-                  "mean [ms]", "max [ms]", "of step", "rate", "", "of roof", "roof");
+  std::string text = fmt::format(
+      "{:<42} {:>10} {:>10} {:>10} {:>8} {:>10} {:<8} {:>8} {:<8} {:>8}\n", title, "min [ms]",
+      "mean [ms]", "max [ms]", "of step", "rate", "", "of roof", "roof", "of regs");
   for (const KernelRow& row : rows) {
     const std::string rate = row.unit.empty() ? "" : fmt::format("{:.2f}", row.rate.mean);
     std::string line =
-        fmt::format("{:<42} {:>10.3f} {:>10.3f} {:>10.3f} {:>8} {:>10} {:<8} {:>8} {}", row.name,
-                    row.ms.min, row.ms.mean, row.ms.max, percent(row.share_of_step), rate, row.unit,
-                    percent(row.share), row.roof);
+        fmt::format("{:<42} {:>10.3f} {:>10.3f} {:>10.3f} {:>8} {:>10} {:<8} {:>8} {:<8} {:>8}",
+                    row.name, row.ms.min, row.ms.mean, row.ms.max, percent(row.share_of_step), rate,
+                    row.unit, percent(row.share), row.roof, percent(row.share_of_registers));
     line.erase(line.find_last_not_of(' ') + 1);
     text += line + '\n';
   }
   return text;
 }
 
+std::string expert_table(const std::vector<ExpertRow>& rows) {
+  std::vector<KernelRow> lines;
+  for (const ExpertRow& row : rows) {
+    for (const KernelRow& each : {row.forward, row.backward, row.both}) lines.push_back(each);
+  }
+  return kernel_table("experts", lines);
+}
+
 std::string bench_json(const std::string& description, const BenchShape& shape, int num_ranks,
-                       const std::vector<MachineRow>& machine,
-                       const std::vector<KernelRow>& kernels, const std::vector<KernelRow>& step) {
+                       const BenchReport& report) {
   ordered_json json{{"tessera", version_string()},
                     {"model", description},
                     {"dtype", shape.dtype == Dtype::bf16 ? "bf16" : "f32"},
@@ -186,12 +238,19 @@ std::string bench_json(const std::string& description, const BenchShape& shape, 
                     {"sequence_length", shape.length},
                     {"repeats", shape.num_repeats},
                     {"machine", ordered_json::array()}};
-  for (const MachineRow& row : machine) {
+  for (const MachineRow& row : report.machine) {
     json["machine"].push_back(
         {{"name", row.name}, {"unit", row.unit}, {"value", to_json(row.value)}});
   }
-  json["kernels"] = to_json(kernels);
-  json["step"] = to_json(step);
+  json["kernels"] = to_json(report.kernels);
+  json["experts"] = ordered_json::array();
+  for (const ExpertRow& row : report.experts) {
+    json["experts"].push_back({{"tokens", row.tokens},
+                               {"forward", to_json(row.forward)},
+                               {"backward", to_json(row.backward)},
+                               {"both", to_json(row.both)}});
+  }
+  json["step"] = to_json(report.step);
   return json.dump(1) + '\n';
 }
 

@@ -21,12 +21,11 @@ double visible_pairs(std::int64_t length, std::int64_t window) {
 
 }  // namespace
 
-Work expert_work(const model::ModelConfig& config, std::int64_t tokens, int expert_ranks,
+Work expert_work(const model::ModelConfig& config, double rows, double local_experts,
                  std::int64_t element_bytes, bool backward) {
-  const double rows = as_double(tokens * config.router.options.top_k);
   const double h = as_double(config.hidden_size), i = as_double(config.intermediate_size);
   const double matrices = 3.0 * h * i, e = as_double(element_bytes);
-  const double weights = as_double(config.num_experts) / expert_ranks * matrices;
+  const double weights = local_experts * matrices;
   // Forward: rows in, hidden and activated kept, outputs out.
   Work work{2.0 * rows * matrices, weights * e + rows * (2.0 * h * e + 2.0 * i * f32_bytes + i * e),
             0.0};
@@ -62,6 +61,35 @@ Work adamw_work(std::int64_t num_parameters, std::int64_t num_copied) {
   // Reads gradient, parameter and both moments; writes the last three and the bf16 copy. Some ten
   // operations each, which memory hides.
   return {0.0, 7.0 * f32_bytes * as_double(num_parameters) + 2.0 * as_double(num_copied), 0.0};
+}
+
+Work dispatch_work(const model::ModelConfig& config, std::int64_t tokens, int expert_ranks,
+                   std::int64_t element_bytes, StepPhase phase) {
+  const double width = as_double(config.hidden_size), t = as_double(tokens) * width;
+  const double rows = t * as_double(config.router.options.top_k), e = as_double(element_bytes);
+  const double away = 1.0 - 1.0 / expert_ranks;
+  Work work{0.0, 0.0, rows * e * away};
+  switch (phase) {
+    case StepPhase::dispatch_forward: work.memory_bytes = (t + rows) * e; break;
+    case StepPhase::dispatch_backward:
+    case StepPhase::combine_forward: work.memory_bytes = rows * e + 2.0 * t * f32_bytes; break;
+    case StepPhase::combine_backward: work.memory_bytes = 2.0 * rows * e + t * f32_bytes; break;
+    default: break;
+  }
+  return work;
+}
+
+Work gather_work(double whole, int num_ranks, std::int64_t element_bytes, bool shares_memory) {
+  const double shard = whole / num_ranks, e = as_double(element_bytes);
+  if (shares_memory) return {0.0, shard * (f32_bytes + e), 0.0};  // narrowed where all can read it
+  return {0.0, shard * f32_bytes + whole * e, (whole - shard) * e};
+}
+
+Work reduce_work(double whole, int num_ranks, bool shares_memory) {
+  const double shard = whole / num_ranks;
+  const double bytes =
+      whole * f32_bytes + 2.0 * shard * f32_bytes;  // read once, added to the shard
+  return {0.0, bytes, shares_memory ? 0.0 : (whole - shard) * f32_bytes};
 }
 
 double projection_flops(const model::ModelConfig& config, std::int64_t tokens,

@@ -97,7 +97,7 @@ def turn_of_tessera(options, core):
                         str(file)], env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, check=True,
                        preexec_fn=lambda: os.sched_setaffinity(0, [core]))
         rows = json.loads(file.read_text())["experts"]
-    return {row["tokens"]: {"forward": row["forward"]["gflop_s"], "both": row["both"]["gflop_s"],
+    return {row["tokens"]: {"forward": row["forward"]["gflops"], "both": row["both"]["gflops"],
                             "share": row["both"]["share_of_roof"], "roof": row["both"]["roof"]} for row in rows}
 
 

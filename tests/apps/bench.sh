@@ -10,16 +10,24 @@ expect_output "Examples:"
 run 2 bench --hidden 64 --intermediate 32 --experts 4 --top-k 2 --vocab 97 --heads 4 --kv-heads 2 \
   --head-size 16 --sequence-length 32 --repeat 1 --dtype bf16 --json "$directory/bench.json"
 expect_code 0
-for line in "f32 multiply-add" "bf16 product" "memory triad, one rank alone" "memory triad, all ranks" \
+for line in "f32 multiply-add" "bf16 multiply-add, registers" "bf16 product" "memory triad, one rank alone" "memory triad, all ranks" \
   "message latency" "message rate" "file read" "expert forward" "expert backward" "attention forward, window 128" \
   "rms_norm backward" "swiglu forward" "head: vocabulary product" "adamw" "gather, experts of a layer" \
   "reduce-scatter, dense layer" "dispatch forward" "combine backward" "optimizer" "100.0%"; do
   expect_output "$line"
 done
-for key in machine kernels step share_of_roof share_of_step; do
+for key in machine kernels step share_of_roof share_of_registers share_of_step; do
   grep -q "\"$key\":" "$directory/bench.json" || complain "no $key in the JSON"
 done
 grep -q '"num_ranks": 2' "$directory/bench.json" || complain "not two ranks in the JSON"
+
+run 0 bench --only experts --expert-tokens 3,8 --hidden 64 --intermediate 32 --experts 4 --repeat 1 \
+  --json "$directory/experts.json"
+expect_code 0
+expect_output "3 tokens per expert, forward"
+expect_output "8 tokens per expert, both"
+[[ $output != *"attention forward"* ]] || complain "--only experts has timed more"
+grep -q '"tokens": 8' "$directory/experts.json" || complain "no experts in the JSON"
 
 # Of a model its configuration, which may be all there is of it.
 mkdir "$directory/model"
