@@ -157,8 +157,8 @@ double step_flops(const model::ModelConfig& config, std::int64_t sequences, std:
 /// Tokens to the ranks of their experts, or outputs back to their tokens.
 Work dispatch_work(const model::ModelConfig& config, std::int64_t tokens, int expert_ranks,
                    std::int64_t element_bytes, StepPhase phase);
-/// One unit of `whole` elements shared by `num_ranks`; messages only where they do not share
-/// memory.
+/// One unit of `whole` elements over `num_ranks`. Ranks that share memory gather nothing, and their
+/// sums need no messages.
 Work gather_work(double whole, int num_ranks, std::int64_t element_bytes, bool shares_memory);
 Work reduce_work(double whole, int num_ranks, bool shares_memory);
 

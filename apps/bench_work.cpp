@@ -80,8 +80,8 @@ Work dispatch_work(const model::ModelConfig& config, std::int64_t tokens, int ex
 }
 
 Work gather_work(double whole, int num_ranks, std::int64_t element_bytes, bool shares_memory) {
+  if (shares_memory) return {};  // it lies there whole, and the optimizer has written it
   const double shard = whole / num_ranks, e = as_double(element_bytes);
-  if (shares_memory) return {0.0, shard * (f32_bytes + e), 0.0};  // narrowed where all can read it
   return {0.0, shard * f32_bytes + whole * e, (whole - shard) * e};
 }
 
