@@ -36,6 +36,11 @@ Hdf5File create_parallel(const comm::Communicator& world, const std::filesystem:
                           fmt::format("cannot create {}", path.string())));
 }
 
+Hdf5File open_parallel(const comm::Communicator& world, const std::filesystem::path& path) {
+  return Hdf5File(hdf5_id(H5Fopen(path.c_str(), H5F_ACC_RDONLY, parallel_access(world).get()),
+                          fmt::format("cannot open {}", path.string())));
+}
+
 Hdf5File open_serial(const std::filesystem::path& path) {
   const Hdf5Properties access = file_access();
 #if H5_VERSION_GE(1, 10, 7)

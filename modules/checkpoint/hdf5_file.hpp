@@ -23,6 +23,8 @@ inline constexpr std::int64_t alignment_bytes = 1 << 20;
 
 /// Creates (over an existing file) with MPI-IO. collective over world; errors are not agreed.
 Hdf5File create_parallel(const comm::Communicator& world, const std::filesystem::path& path);
+/// Opens for reading with MPI-IO. collective over world; errors are not agreed.
+Hdf5File open_parallel(const comm::Communicator& world, const std::filesystem::path& path);
 /// Opens for reading on this rank alone. local.
 Hdf5File open_serial(const std::filesystem::path& path);
 

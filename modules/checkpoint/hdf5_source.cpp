@@ -7,12 +7,25 @@
 #include "hdf5_describe.hpp"
 #include "hdf5_file.hpp"
 #include "hdf5_record.hpp"
+#include "hdf5_transfer.hpp"
 #include "input_file.hpp"
 #include "read_plan.hpp"
 #include "slices.hpp"
 #include "tensor_loader.hpp"
 
 namespace tessera::checkpoint {
+
+struct Hdf5Source::ParallelFile {
+  Hdf5File file;
+  bool is_collective;
+  std::chrono::milliseconds deadline;
+
+  ~ParallelFile() {
+    const comm::Phase phase("close checkpoint", deadline);
+    const QuietHdf5 quiet;
+    file.close();
+  }
+};
 
 namespace {
 
@@ -58,7 +71,8 @@ const StoredDataset& require_dataset(const std::vector<StoredDataset>& datasets,
 Hdf5Source::~Hdf5Source() = default;
 
 std::unique_ptr<Hdf5Source> Hdf5Source::open(const comm::Communicator& world,
-                                             const std::filesystem::path& path) {
+                                             const std::filesystem::path& path,
+                                             TransferMode transfer) {
   const comm::Phase phase("open checkpoint", world.options().deadline);
   const QuietHdf5 quiet;
   FileDescription description = comm::agreed(world, "open checkpoint", [&] {
@@ -68,6 +82,13 @@ std::unique_ptr<Hdf5Source> Hdf5Source::open(const comm::Communicator& world,
   require_same_file(world, path, description.file_bytes);
 
   std::unique_ptr<Hdf5Source> source(new Hdf5Source);
+  transfer = resolved(world, transfer);
+  if (transfer != TransferMode::direct) {
+    source->file_.reset(
+        new ParallelFile{{}, transfer == TransferMode::collective, world.options().deadline});
+    comm::agreed(world, "open checkpoint",
+                 [&] { source->file_->file = open_parallel(world, path); });
+  }
   for (const StoredDataset& dataset : description.datasets) {
     if (dataset.group == parameters_group) source->tensors_.push_back(dataset.info);
   }
@@ -127,8 +148,41 @@ std::vector<const TensorInfo*> Hdf5Source::require_tensors(const std::string& gr
   return tensors;
 }
 
-// Elements are stored contiguously, so they are read where they lie: through MPI-IO each would be
-// copied twice more.
+template <class Element>
+LoadReport Hdf5Source::transfer(const comm::Communicator& world, const std::string& group,
+                                std::span<const Parameter> parameters,
+                                std::span<const TensorInfo* const> tensors,
+                                std::span<const Slice> slices, std::span<Element> shard,
+                                const LoadOptions& options) {
+  std::vector<Hdf5Dataset> datasets;
+  std::vector<Transfer> transfers;
+  comm::agreed(world, "plan reads", [&] {
+    for (const Slice& slice : slices_by_parameter(parameters, slices, std::ssize(shard))) {
+      const TensorInfo& tensor = *tensors[std::size_t(slice.parameter - parameters.data())];
+      transfers.push_back({H5I_INVALID_HID, tensor.dtype, slice});
+    }
+  });
+  LoadReport report;
+  report.peak_buffer_bytes = staging_bytes(transfers, options.buffer_bytes);
+  for (const Transfer& transfer : transfers)
+    report.planned_bytes += transfer.slice.size() * std::int64_t(size_of(transfer.dtype));
+  if (options.plan_only) return report;
+  comm::agreed(world, "open tensors", [&] {
+    const QuietHdf5 quiet;
+    for (Transfer& transfer : transfers) {
+      const std::string path = fmt::format("/{}/{}", group, transfer.slice.parameter->name);
+      datasets.emplace_back(hdf5_id(H5Dopen2(file_->file.get(), path.c_str(), H5P_DEFAULT),
+                                    fmt::format("opening '{}'", path)));
+      transfer.dataset = datasets.back().get();
+    }
+  });
+  report.read_bytes = move_slices(
+      world, transfers, shard,
+      {options.buffer_bytes, file_->is_collective, options.fingerprints, options.placed});
+  return report;
+}
+
+// Directly, elements are read where they lie: through MPI-IO each would be copied twice more.
 LoadReport Hdf5Source::load_group(const comm::ProcessGrid& grid, const std::string& group,
                                   std::span<const Parameter> parameters,
                                   std::span<const Slice> slices, std::span<float> shard,
@@ -136,6 +190,10 @@ LoadReport Hdf5Source::load_group(const comm::ProcessGrid& grid, const std::stri
   const comm::Communicator& world = grid.world();
   const comm::Phase phase("read checkpoint", world.options().deadline);
   const std::vector<const TensorInfo*> tensors = require_tensors(group, parameters, false);
+  if (file_ != nullptr) {
+    if (!options.plan_only) expect(options, parameters);
+    return transfer(world, group, parameters, tensors, slices, shard, options);
+  }
   const ReadPlan plan = comm::agreed(world, "plan reads", [&] {
     return plan_tensors(parameters, tensors, slices, std::ssize(shard), options.buffer_bytes);
   });
@@ -152,6 +210,7 @@ LoadReport Hdf5Source::load_bytes(const comm::ProcessGrid& grid, const std::stri
   const comm::Phase phase("read checkpoint", world.options().deadline);
   const std::vector<const TensorInfo*> tensors = require_tensors(group, parameters, true);
   expect(options, parameters);
+  if (file_ != nullptr) return transfer(world, group, parameters, tensors, slices, shard, options);
   LoadReport report;
   comm::agreed(world, "read tensors", [&] {
     const InputFile file(path_, world.rank());

@@ -15,6 +15,7 @@
 #include "hdf5_partial_file.hpp"
 #include "hdf5_record.hpp"
 #include "hdf5_state.hpp"
+#include "hdf5_transfer.hpp"
 #include "narrow.hpp"
 #include "slices.hpp"
 #include "tessera/checkpoint/disk.hpp"
@@ -56,11 +57,12 @@ struct Hdf5Writer::Impl {
     std::int64_t offset_bytes = 0;  ///< of its first element in the file
   };
 
-  Impl(const comm::Communicator& world, std::filesystem::path path)
-      : world(world), path(std::move(path)) {}
+  Impl(const comm::Communicator& world, std::filesystem::path path, TransferMode transfer)
+      : world(world), path(std::move(path)), transfer(transfer) {}
 
   const comm::Communicator& world;
   std::filesystem::path path;
+  TransferMode transfer;
   Hdf5File file;
   std::optional<OutputFile> elements;  ///< the same file, for this rank's elements
   std::vector<std::byte> narrowed;     ///< one step of them in the file's type
@@ -102,6 +104,9 @@ struct Hdf5Writer::Impl {
   template <class Element>
   void write(const std::string& group, std::span<const Parameter> parameters,
              std::span<const Slice> slices, std::span<const Element> shard);
+  template <class Element>
+  void write_by_hdf5(const std::string& group, std::span<const Parameter> parameters,
+                     std::span<const Slice> slices, std::span<const Element> shard);
   void require_complete() const;
   void require_equal(const FingerprintTable& expected) const;
   void store_fingerprints();
@@ -212,13 +217,33 @@ void Hdf5Writer::Impl::write(const Entry& entry, const std::string& group, const
   put(entry, slice.begin, std::as_bytes(bytes));
 }
 
-// Each rank writes its elements where HDF5 has placed the datasets: through MPI-IO they would be
-// copied on the way, and at this size nothing is gained by ranks writing for each other.
+template <class Element>
+void Hdf5Writer::Impl::write_by_hdf5(const std::string& group,
+                                     std::span<const Parameter> parameters,
+                                     std::span<const Slice> slices,
+                                     std::span<const Element> shard) {
+  const auto transfers = comm::agreed(world, "plan writes", [&] {
+    std::vector<Transfer> result;
+    for (const Slice& slice : slices_by_parameter(parameters, slices, std::ssize(shard))) {
+      const Entry& entry = require_entry(group, *slice.parameter);
+      result.push_back({entry.dataset.get(), entry.dtype, slice});
+    }
+    return result;
+  });
+  TransferOptions options;
+  options.collective = transfer == TransferMode::collective;
+  options.fingerprints = &fingerprints[group];
+  written_bytes += move_slices(world, transfers, shard, options);
+}
+
+// Directly, each rank writes its elements where HDF5 has placed the datasets: through MPI-IO they
+// would be copied on the way.
 template <class Element>
 void Hdf5Writer::Impl::write(const std::string& group, std::span<const Parameter> parameters,
                              std::span<const Slice> slices, std::span<const Element> shard) {
   TESSERA_EXPECT(file);
   const comm::Phase phase("write checkpoint", world.options().deadline);
+  if (transfer != TransferMode::direct) return write_by_hdf5(group, parameters, slices, shard);
   comm::agreed(world, "write tensors", [&] {
     for (const Parameter& parameter : parameters) require_entry(group, parameter);
     for (const Slice& slice : slices_by_parameter(parameters, slices, std::ssize(shard))) {
@@ -263,13 +288,13 @@ void Hdf5Writer::Impl::store_fingerprints() {
 
 Hdf5Writer::Hdf5Writer(const comm::Communicator& world, std::filesystem::path path,
                        std::span<const DatasetSpec> datasets, const TrainingState& state,
-                       const EmbeddedFiles& files) {
+                       const EmbeddedFiles& files, TransferMode transfer) {
   const comm::Phase phase("write checkpoint", world.options().deadline);
   const QuietHdf5 quiet;
   require_specs(datasets, files);
   const TrainingState agreed_state = broadcast_state(world, state);
   const FileList list = broadcast_file_list(world, files);
-  impl_ = std::make_unique<Impl>(world, std::move(path));
+  impl_ = std::make_unique<Impl>(world, std::move(path), resolved(world, transfer));
   prepare_partial(world, impl_->path, needed_bytes(datasets, list));
   comm::agreed(world, "create checkpoint", [&] { impl_->create(datasets, agreed_state, list); });
   reserve_partial(world, impl_->path, impl_->end_of_data());

@@ -141,7 +141,8 @@ struct Checkpoint {
     return unit;
   }
 
-  void save(const comm::ProcessGrid& grid, const std::filesystem::path& path) const {
+  void save(const comm::ProcessGrid& grid, const std::filesystem::path& path,
+            TransferMode transfer = TransferMode::automatic) const {
     const Unit dense_state = in_f32(dense), expert_state = in_f32(expert);
     std::vector<DatasetSpec> specs;
     add_specs(dense, "parameters", specs);
@@ -152,7 +153,7 @@ struct Checkpoint {
       specs.push_back(
           {"parameters", &parameter, mxfp4.dtypes[0], {.dtypes = {Dtype::bf16}, .mxfp4 = true}});
     }
-    Hdf5Writer writer(grid.world(), path, specs, state, files);
+    Hdf5Writer writer(grid.world(), path, specs, state, files, transfer);
     write_unit(writer, grid, "parameters", dense, 1);
     write_unit(writer, grid, "parameters", expert, 2);
     write_unit(writer, grid, "optimizer/exp_avg", dense_state, 3);
@@ -166,8 +167,9 @@ struct Checkpoint {
 
   /// Empty if the file has this checkpoint's elements.
   std::string compare(const comm::ProcessGrid& grid, const std::filesystem::path& path,
-                      LoadReport& report, const LoadOptions& options = {}) const {
-    const auto source = Hdf5Source::open(grid.world(), path);
+                      LoadReport& report, const LoadOptions& options = {},
+                      TransferMode transfer = TransferMode::automatic) const {
+    const auto source = Hdf5Source::open(grid.world(), path, transfer);
     std::string wrong;
     wrong += compare_unit(*source, grid, "parameters", dense, 1, options, report);
     wrong += compare_unit(*source, grid, "parameters", expert, 2, options, report);

@@ -60,7 +60,7 @@ class Hdf5Writer {
   /// collective over world; errors are agreed.
   Hdf5Writer(const comm::Communicator& world, std::filesystem::path path,
              std::span<const DatasetSpec> datasets, const TrainingState& state,
-             const EmbeddedFiles& files);
+             const EmbeddedFiles& files, TransferMode transfer = TransferMode::automatic);
   /// collective over world (MPI-IO's close is): after commit() or when all ranks unwind alike.
   ~Hdf5Writer();
 
@@ -104,7 +104,9 @@ class Hdf5Source : public Source {
  public:
   /// collective over world; errors are agreed. Refuses files of a newer format version.
   static std::unique_ptr<Hdf5Source> open(const comm::Communicator& world,
-                                          const std::filesystem::path& path);
+                                          const std::filesystem::path& path,
+                                          TransferMode transfer = TransferMode::automatic);
+  /// collective over the world it was opened on, unless transfers are direct (MPI-IO's close is).
   ~Hdf5Source() override;
 
   const TrainingState& state() const { return state_; }
@@ -138,6 +140,14 @@ class Hdf5Source : public Source {
                                                  bool wants_bytes) const;
   LoadReport load_scales(const comm::ProcessGrid& grid, std::span<const Parameter> parameters,
                          std::span<const Slice> slices, const LoadOptions& options);
+  template <class Element>
+  LoadReport transfer(const comm::Communicator& world, const std::string& group,
+                      std::span<const Parameter> parameters,
+                      std::span<const TensorInfo* const> tensors, std::span<const Slice> slices,
+                      std::span<Element> shard, const LoadOptions& options);
+
+  struct ParallelFile;
+  std::unique_ptr<ParallelFile> file_;   ///< null where transfers are direct
   std::vector<StoredDataset> datasets_;  ///< sorted by group and name
   TrainingState state_;
   EmbeddedFiles files_;

@@ -28,6 +28,13 @@ struct TensorInfo {
   std::int64_t bytes() const { return num_elements(shape) * std::int64_t(size_of(dtype)); }
 };
 
+/// How the elements of a Tessera file travel: by parallel HDF5, all ranks together in each transfer
+/// or each on its own, or directly, each rank reading and writing its bytes where HDF5 has placed
+/// the dataset. The file is the same. automatic: the environment variable TESSERA_HDF5_TRANSFER
+/// (collective, independent, direct); without it direct where all ranks share a node, which copies
+/// nothing, and collective where they do not.
+enum class TransferMode { automatic, collective, independent, direct };
+
 struct LoadOptions {
   std::int64_t buffer_bytes = 16 << 20;  ///< bound of the staging memory of one rank [bytes]
   bool plan_only = false;                ///< read nothing; the report tells what would be read
