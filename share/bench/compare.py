@@ -115,7 +115,7 @@ def main():
     for file in report.draw(runs, options.output):
         print(f"picture: {file}")
     if any(report.disagreements(each) for each in report.summarize(runs).values()):
-        sys.exit("the losses differ; see the report")
+        sys.exit("losses differ or are not there; see the report")
 
 
 main()

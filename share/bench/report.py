@@ -50,6 +50,8 @@ def disagreements(programs):
     reference = programs.get("tessera") or programs.get("tessera_one")
     if not reference or not reference.is_done:
         return ["no losses of Tessera to compare with"]
+    if sum(each.is_done for each in programs.values()) < 2:
+        return ["no losses of another program to compare with"]
     found = []
     for summary in programs.values():
         if not summary.is_done or summary is reference:
@@ -107,7 +109,7 @@ def markdown(runs, description):
         found = disagreements(programs)
         lines += [f"Losses agree (relative to Tessera's: first step {100 * FIRST_TOLERANCE:.1f} %, later "
                   f"{100 * MASTER_TOLERANCE:.0f} % with f32 master, {100 * NO_MASTER_TOLERANCE:.0f} % without)."]\
-            if not found else ["**Losses differ:**", *[f"- {each}" for each in found]]
+            if not found else ["**Losses differ or are not there:**", *[f"- {each}" for each in found]]
         errors = [f"- {each.program.title}: {error}" for each in programs.values() for error in each.errors]
         lines += ["", *_loss_table(programs), ""] + (["Did not run:", *errors, ""] if errors else [])
     return "\n".join(lines)
