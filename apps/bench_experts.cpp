@@ -25,12 +25,12 @@ ExpertSeconds time_typed(const comm::Communicator& world, const BenchShape& shap
   moe::ExpertSaved<T> saved;
   ExpertSeconds result;
   result.forward = median_seconds(world, shape.num_repeats, [&] {
-    moe::expert_forward<T>(execution, weights, offset, kernel::Vector<std::int32_t>(), rows, saved,
-                           results);
+    moe::expert_forward<T>(execution, weights, offset, rows, saved, results);
   });
   result.backward = median_seconds(world, shape.num_repeats, [&] {
     moe::expert_backward<T>(execution, weights, offset, saved, rows,
-                            {dgate_up.data(), nullptr, ddown.data(), nullptr}, results);
+                            {dgate_up.data(), nullptr, ddown.data(), nullptr},
+                            kernel::Into::accumulate, results);
   });
   return result;
 }

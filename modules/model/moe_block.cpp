@@ -80,8 +80,8 @@ kernel::Matrix<float> MoeBlock<T>::forward(const UnitView<const T>& dense,
   const auto rows = moe::dispatch_forward<T>(exchange_, saved.handle, tokens);
   timed.next(StepPhase::expert_forward);
   const auto outputs = exchange_.results<T>(saved.handle, x.extent(1));
-  moe::expert_forward<T>(execution_, expert_weights(experts), saved.handle.expert_offset,
-                         saved.handle.row_expert, rows, saved.expert, outputs);
+  moe::expert_forward<T>(execution_, expert_weights(experts), saved.handle.expert_offset, rows,
+                         saved.expert, outputs);
   timed.next(StepPhase::combine_forward);
   auto returning = moe::start_combine_forward<T>(exchange_, saved.handle, outputs);
   const auto y = kernel::new_matrix<float>("layer output", x.extent(0), x.extent(1));
@@ -118,7 +118,7 @@ void MoeBlock<T>::backward(const UnitView<const T>& dense, const UnitView<const 
       execution_, expert_weights(experts), saved.handle.expert_offset, saved.expert, doutputs,
       {expert_gradients.get("gate_up_proj"), expert_gradients.find("gate_up_proj_bias"),
        expert_gradients.get("down_proj"), expert_gradients.find("down_proj_bias")},
-      drows);
+      kernel::Into::accumulate, drows);
   timed.next(StepPhase::dispatch_backward);
   moe::dispatch_backward<T>(exchange_, saved.handle, drows, dnormed);
   timed.next(StepPhase::route_backward);

@@ -77,9 +77,21 @@ packed::Lines columns_of(const Operand<const bf16>& b) {
 
 template <class TC>
 void packed_gemm(const packed::Backend& backend, const Operand<const bf16>& a,
-                 const Operand<const bf16>& b, const Operand<TC>& c, Into into) {
+                 const Operand<const bf16>& b, const bf16* bias, const Operand<TC>& c, Into into) {
   packed::product(backend, rows_of(a), columns_of(b),
-                  {c.data, c.stride, std::is_same_v<TC, bf16>, into == Into::accumulate});
+                  {c.data, c.stride, std::is_same_v<TC, bf16>, into == Into::accumulate, bias});
+}
+
+/// C = TC(product + bias); C may be the product.
+template <class T, class TC>
+void add_bias(const Operand<float>& product, const T* bias, const Operand<TC>& c) {
+  for (std::int64_t row = 0; row < c.rows; ++row) {
+    const float* const sums = product.data + row * product.stride;
+    TC* const sums_and_bias = c.data + row * c.stride;
+    for (std::int64_t col = 0; col < c.cols; ++col) {
+      sums_and_bias[col] = TC(sums[col] + static_cast<float>(bias[col]));
+    }
+  }
 }
 
 }  // namespace
@@ -103,7 +115,7 @@ void gemm_batched(const Execution& execution, std::int64_t batch, Operand<const 
   if constexpr (std::is_same_v<T, bf16>) {
     if (const packed::Backend* const backend = bf16_backend()) {
       for (std::int64_t i = 0; i < batch; ++i) {
-        packed_gemm(*backend, a, b, c, into);
+        packed_gemm(*backend, a, b, nullptr, c, into);
         a.data += a_batch_stride;
         b.data += b_batch_stride;
         c.data += c_batch_stride;
@@ -120,8 +132,32 @@ void gemm(const Execution& execution, Operand<const T> a, Operand<const T> b, Op
   gemm_batched(execution, 1, a, 0, b, 0, c, 0, into);
 }
 
+template <class T, class TC>
+void gemm_with_bias(const Execution& execution, Operand<const T> a, Operand<const T> b,
+                    const T* bias, Operand<TC> c) {
+  if (bias == nullptr) return gemm(execution, a, b, c);
+  if constexpr (std::is_same_v<T, bf16>) {
+    const packed::Backend* const backend = bf16_backend();
+    if (backend != nullptr && c.rows > 0 && c.cols > 0 && a.op_cols() > 0) {
+      expect_conformable(a, b, c);
+      execution.fence();
+      return packed_gemm(*backend, a, b, bias, c, Into::overwrite);
+    }
+  }
+  if constexpr (std::is_same_v<TC, float>) {
+    gemm(execution, a, b, c);
+    add_bias(c, bias, c);
+  } else {
+    const Matrix<float> product(uninitialized("product"), c.rows, c.cols);
+    gemm(execution, a, b, operand(product));
+    add_bias(operand(product), bias, c);
+  }
+}
+
 #define TESSERA_INSTANTIATE(T, TC)                                                             \
   template void gemm(const Execution&, Operand<const T>, Operand<const T>, Operand<TC>, Into); \
+  template void gemm_with_bias(const Execution&, Operand<const T>, Operand<const T>, const T*, \
+                               Operand<TC>);                                                   \
   template void gemm_batched(const Execution&, std::int64_t, Operand<const T>, std::int64_t,   \
                              Operand<const T>, std::int64_t, Operand<TC>, std::int64_t, Into);
 TESSERA_INSTANTIATE(float, float)

@@ -50,6 +50,12 @@ void gemm_batched(const Execution& execution, std::int64_t batch, Operand<const 
                   std::int64_t a_batch_stride, Operand<const T> b, std::int64_t b_batch_stride,
                   Operand<TC> c, std::int64_t c_batch_stride, Into into = Into::overwrite);
 
+/// C = op(A) op(B) with bias [n] added to each row before rounding; without one where bias is null.
+/// Otherwise as gemm. local.
+template <class T, class TC>
+void gemm_with_bias(const Execution& execution, Operand<const T> a, Operand<const T> b,
+                    const T* bias, Operand<TC> c);
+
 /// Who multiplies bf16 here: "AMX", "AVX512-BF16" or "oneDNN". Chosen at the first call by what the
 /// processor has, or by TESSERA_GEMM=amx|avx512|onednn; throws usage if that cannot be had. local.
 const char* bf16_product_backend();

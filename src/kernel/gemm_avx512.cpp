@@ -31,6 +31,7 @@ Result at(const Result& c, std::int64_t row, std::int64_t col) {
   Result moved = c;
   moved.data = c.is_bf16 ? static_cast<void*>(static_cast<bf16*>(c.data) + offset)
                          : static_cast<void*>(static_cast<float*>(c.data) + offset);
+  if (c.bias != nullptr) moved.bias += col;
   return moved;
 }
 

@@ -95,6 +95,7 @@ void product_of_parts(const Backend& backend, const Lines& a, const Lines& b, Re
     const std::int64_t depth = std::min(max_depth, a.depth - k);
     product_of_blocks(backend, a.depth_part(k, depth), b.depth_part(k, depth), c);
     c.accumulates = true;
+    c.bias = nullptr;
   }
 }
 
@@ -104,7 +105,7 @@ void rounded_product_of_parts(const Backend& backend, const Lines& a, const Line
   std::vector<float> sums(static_cast<std::size_t>(packing_rows * b.count));
   for (std::int64_t row = 0; row < a.count; row += packing_rows) {
     const Lines rows = a.part(row, std::min(packing_rows, a.count - row));
-    product_of_parts(backend, rows, b, {sums.data(), b.count});
+    product_of_parts(backend, rows, b, {.data = sums.data(), .stride = b.count, .bias = c.bias});
     for (std::int64_t i = 0; i < rows.count; ++i) {
       auto* const line = static_cast<bf16*>(c.at(row + i, 0).data);
       const float* const sum = sums.data() + i * b.count;

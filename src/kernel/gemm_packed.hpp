@@ -44,18 +44,21 @@ struct Lines {
   }
 };
 
-/// Where C is and what happens to its old content.
+/// Where C is, what happens to its old content, and what is added to each row.
 struct Result {
   void* data = nullptr;  ///< float or bf16
   std::int64_t stride = 0;
   bool is_bf16 = false;
   bool accumulates = false;
+  const bf16* bias = nullptr;  ///< one element per column, or null
 
   Result at(std::int64_t row, std::int64_t col) const {
     const std::int64_t offset = row * stride + col;
-    return {is_bf16 ? static_cast<void*>(static_cast<bf16*>(data) + offset)
-                    : static_cast<void*>(static_cast<float*>(data) + offset),
-            stride, is_bf16, accumulates};
+    Result moved = *this;
+    moved.data = is_bf16 ? static_cast<void*>(static_cast<bf16*>(data) + offset)
+                         : static_cast<void*>(static_cast<float*>(data) + offset);
+    if (bias != nullptr) moved.bias += col;
+    return moved;
   }
 };
 

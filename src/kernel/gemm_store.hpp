@@ -30,6 +30,9 @@ inline __m512 widen(__m256i bits) {
 inline void store_sums(const Result& c, std::int64_t row, std::int64_t col, __mmask16 mask,
                        __m512 sums) {
   const std::int64_t offset = row * c.stride + col;
+  if (c.bias != nullptr) {
+    sums = _mm512_add_ps(widen(_mm256_maskz_loadu_epi16(mask, c.bias + col)), sums);
+  }
   if (c.is_bf16) {
     bf16* const at = static_cast<bf16*>(c.data) + offset;
     if (c.accumulates) sums = _mm512_add_ps(widen(_mm256_maskz_loadu_epi16(mask, at)), sums);

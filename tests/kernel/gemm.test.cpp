@@ -3,6 +3,7 @@
 // same program also runs with oneDNN held to AVX2, where it has no bf16 product.
 #include "kernel/gemm.hpp"
 
+#include <array>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <latch>
@@ -67,6 +68,27 @@ TEST_CASE("A product of bf16 matrices into f32 is that of plain loops") {
 
 TEST_CASE("A product of bf16 matrices into bf16 is that of plain loops") {
   check_all<bf16, bf16>();
+}
+
+TEMPLATE_TEST_CASE("A product with bias adds the bias to each row", "", float, bf16) {
+  for (const auto& [m, n, k] : {std::array{1, 1, 1}, {33, 70, 40}, {5, 17, 1100}, {3, 4, 0}}) {
+    const auto a = random_matrix<TestType>(m, k, 1), b = random_matrix<TestType>(k, n, 2);
+    const auto bias = random_vector<TestType>(n, 3);
+    const Matrix<float> wide("wide", m, n), expected("expected", m, n);
+    const Matrix<TestType> narrow("narrow", m, n);
+    const auto a_in = input(operand(a)), b_in = input(operand(b));
+    gemm_with_bias<TestType>(Execution(), a_in, b_in, bias.data(), operand(wide));
+    gemm_with_bias<TestType>(Execution(), a_in, b_in, bias.data(), operand(narrow));
+    for (std::int64_t row = 0; row < m; ++row) {
+      for (std::int64_t col = 0; col < n; ++col) expected(row, col) = bias(col);
+    }
+    reference::gemm(a_in, b_in, operand(expected), Into::accumulate);
+    CHECK(distance(wide, expected) < 1e-5);
+    CHECK(distance(narrow, expected) < (std::is_same_v<TestType, bf16> ? 0.01 : 1e-5));
+    gemm_with_bias<TestType, float>(Execution(), a_in, b_in, nullptr, operand(wide));
+    gemm(Execution(), a_in, b_in, operand(expected));
+    CHECK(distance(wide, expected) == 0.0);
+  }
 }
 
 TEST_CASE("A product of f32 matrices keeps all bits of f32") {

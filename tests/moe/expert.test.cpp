@@ -31,13 +31,6 @@ struct Problem {
   std::vector<float> down_bias = random_values(experts * hidden, 4);
   std::vector<float> rows = random_values(num_rows * hidden, 5);
   std::vector<float> doutputs = random_values(num_rows * hidden, 6);
-  kernel::Vector<std::int32_t> row_expert{"row_expert", num_rows};
-
-  Problem() {
-    for (std::int64_t e = 0; e < experts; ++e) {
-      for (std::int64_t r = offsets[e]; r < offsets[e + 1]; ++r) row_expert(r) = e;
-    }
-  }
   ExpertWeights<float> weights() const {
     ExpertWeights<float> w;
     w.local_experts = experts;
@@ -55,7 +48,7 @@ struct Problem {
   double loss() {
     ExpertSaved<float> saved;
     const kernel::Matrix<float> out("outputs", num_rows, hidden);
-    expert_forward<float>({}, weights(), offsets, row_expert, input(), saved, out);
+    expert_forward<float>({}, weights(), offsets, input(), saved, out);
     double sum = 0.0;
     for (std::int64_t i = 0; i < num_rows * hidden; ++i) sum += double(out.data()[i]) * doutputs[i];
     return sum;
@@ -81,14 +74,13 @@ TEST_CASE("Expert gradients are central differences of the outputs") {
   Problem problem;
   ExpertSaved<float> saved;
   const kernel::Matrix<float> out("outputs", num_rows, hidden), drows("drows", num_rows, hidden);
-  expert_forward<float>({}, problem.weights(), offsets, problem.row_expert, problem.input(), saved,
-                        out);
+  expert_forward<float>({}, problem.weights(), offsets, problem.input(), saved, out);
   std::vector<float> dgate_up(problem.gate_up.size()), dgate_up_bias(problem.gate_up_bias.size());
   std::vector<float> ddown(problem.down.size()), ddown_bias(problem.down_bias.size());
   expert_backward<float>({}, problem.weights(), offsets, saved,
                          kernel::Matrix<const float>(problem.doutputs.data(), num_rows, hidden),
                          {dgate_up.data(), dgate_up_bias.data(), ddown.data(), ddown_bias.data()},
-                         drows);
+                         kernel::Into::accumulate, drows);
   check_gradient(problem, problem.gate_up, dgate_up.data());
   check_gradient(problem, problem.gate_up_bias, dgate_up_bias.data());
   check_gradient(problem, problem.down, ddown.data());
@@ -102,12 +94,12 @@ TEST_CASE("Experts with plain SwiGLU and without biases have the gradients of th
   problem.has_bias = false;
   ExpertSaved<float> saved;
   const kernel::Matrix<float> out("outputs", num_rows, hidden), drows("drows", num_rows, hidden);
-  expert_forward<float>({}, problem.weights(), offsets, problem.row_expert, problem.input(), saved,
-                        out);
+  expert_forward<float>({}, problem.weights(), offsets, problem.input(), saved, out);
   std::vector<float> dgate_up(problem.gate_up.size()), ddown(problem.down.size());
   expert_backward<float>({}, problem.weights(), offsets, saved,
                          kernel::Matrix<const float>(problem.doutputs.data(), num_rows, hidden),
-                         {.gate_up = dgate_up.data(), .down = ddown.data()}, drows);
+                         {.gate_up = dgate_up.data(), .down = ddown.data()},
+                         kernel::Into::accumulate, drows);
   check_gradient(problem, problem.gate_up, dgate_up.data());
   check_gradient(problem, problem.down, ddown.data());
   check_gradient(problem, problem.rows, drows.data());
@@ -118,13 +110,58 @@ TEST_CASE("An expert without rows has a gradient of exact zeros, and no row at a
   const std::vector<std::int64_t> none(experts + 1, 0);
   ExpertSaved<float> saved;
   const kernel::Matrix<float> empty("empty", 0, hidden);
-  expert_forward<float>({}, problem.weights(), none, kernel::Vector<std::int32_t>("row_expert", 0),
-                        empty, saved, empty);
+  expert_forward<float>({}, problem.weights(), none, empty, saved, empty);
   std::vector<float> gradient(problem.gate_up.size(), 0.0f);
   expert_backward<float>({}, problem.weights(), none, saved, empty,
                          {gradient.data(), gradient.data(), gradient.data(), gradient.data()},
-                         empty);
+                         kernel::Into::accumulate, empty);
   for (const float value : gradient) CHECK(value == 0.0f);
+}
+
+TEST_CASE("Overwritten gradients are those added to zeros, also of an expert without rows") {
+  Problem problem;
+  ExpertSaved<float> saved;
+  const kernel::Matrix<float> out("out", num_rows, hidden), drows("drows", num_rows, hidden);
+  expert_forward<float>({}, problem.weights(), offsets, problem.input(), saved, out);
+  const auto gradients = [&](float before, kernel::Into into) {
+    std::vector<float> gate_up(problem.gate_up.size(), before), down(problem.down.size(), before);
+    std::vector<float> gate_up_bias(problem.gate_up_bias.size(), before);
+    std::vector<float> down_bias(problem.down_bias.size(), before);
+    expert_backward<float>({}, problem.weights(), offsets, saved,
+                           kernel::Matrix<const float>(problem.doutputs.data(), num_rows, hidden),
+                           {gate_up.data(), gate_up_bias.data(), down.data(), down_bias.data()},
+                           into, drows);
+    return std::vector{gate_up, gate_up_bias, down, down_bias};
+  };
+  CHECK(gradients(NAN, kernel::Into::overwrite) == gradients(0.0f, kernel::Into::accumulate));
+}
+
+TEST_CASE("Experts in bf16 compute what those in f32 compute with the same weights, rounded") {
+  Problem problem;
+  const auto narrow = [](std::vector<float>& values) {
+    std::vector<bf16> rounded(values.begin(), values.end());
+    values.assign(rounded.begin(), rounded.end());
+    return rounded;
+  };
+  const auto gate_up = narrow(problem.gate_up), gate_up_bias = narrow(problem.gate_up_bias);
+  const auto down = narrow(problem.down), down_bias = narrow(problem.down_bias);
+  auto rows = narrow(problem.rows);
+  const ExpertWeights<float> wide = problem.weights();
+  const ExpertWeights<bf16> weights{
+      experts,     hidden,           intermediate,   gate_up.data(), gate_up_bias.data(),
+      down.data(), down_bias.data(), wide.activation};
+  const kernel::Matrix<float> expected("expected", num_rows, hidden);
+  const kernel::Matrix<bf16> out("out", num_rows, hidden);
+  ExpertSaved<float> wide_saved;
+  ExpertSaved<bf16> saved;
+  expert_forward<float>({}, wide, offsets, problem.input(), wide_saved, expected);
+  expert_forward<bf16>({}, weights, offsets, kernel::Matrix<bf16>(rows.data(), num_rows, hidden),
+                       saved, out);
+  for (std::int64_t r = 0; r < num_rows; ++r) {
+    for (std::int64_t c = 0; c < hidden; ++c) {
+      CHECK(static_cast<float>(out(r, c)) == Approx(expected(r, c)).margin(0.02).epsilon(0.02));
+    }
+  }
 }
 
 }  // namespace tessera::moe

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <span>
 
+#include "kernel/gemm.hpp"
 #include "kernel/swiglu.hpp"
 #include "kernel/view.hpp"
 
@@ -25,7 +26,7 @@ struct ExpertWeights {
   kernel::Swiglu activation;
 };
 
-/// Gradients of the same, f32, added to.
+/// Gradients of the same, f32. The biases' may be null.
 struct ExpertGradients {
   float* gate_up = nullptr;
   float* gate_up_bias = nullptr;
@@ -42,19 +43,19 @@ struct ExpertSaved {
   kernel::Matrix<T> activated;  ///< [N, I]
 };
 
-/// rows [N, H], grouped: expert e has rows [expert_offset[e], expert_offset[e + 1]); row_expert
-/// [N]. Overwrites outputs [N, H], which may be memory that other ranks will read. local.
+/// rows [N, H], grouped: expert e has rows [expert_offset[e], expert_offset[e + 1]). Overwrites
+/// outputs [N, H], which may be memory that other ranks will read. local.
 template <class T>
 void expert_forward(const kernel::Execution& execution, const ExpertWeights<T>& weights,
-                    std::span<const std::int64_t> expert_offset,
-                    kernel::Vector<const std::int32_t> row_expert, kernel::Matrix<T> rows,
+                    std::span<const std::int64_t> expert_offset, kernel::Matrix<T> rows,
                     ExpertSaved<T>& saved, kernel::Matrix<T> outputs);
 
-/// doutputs [N, H] T; overwrites drows [N, H] T, which is another matrix; adds to gradients. local.
+/// doutputs [N, H] T; overwrites drows [N, H] T, which is another matrix. Gradients are added to,
+/// or overwritten where a buffer is new: experts without rows then get zeros. local.
 template <class T>
 void expert_backward(const kernel::Execution& execution, const ExpertWeights<T>& weights,
                      std::span<const std::int64_t> expert_offset, const ExpertSaved<T>& saved,
                      kernel::Matrix<const T> doutputs, const ExpertGradients& gradients,
-                     kernel::Matrix<T> drows);
+                     kernel::Into into, kernel::Matrix<T> drows);
 
 }  // namespace tessera::moe
