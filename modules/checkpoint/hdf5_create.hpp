@@ -17,6 +17,10 @@ namespace tessera::checkpoint {
 /// Entries of its attribute: one per expert, or a single one. local.
 std::int64_t num_fingerprints(const Parameter& parameter);
 
+/// Throws Error::usage for a name that no dataset can have, Error::internal for a group or an
+/// origin that the format does not know. local.
+void require_specs(std::span<const DatasetSpec> datasets, const EmbeddedFiles& files);
+
 /// Size of a file of these datasets, at most. local.
 std::int64_t needed_bytes(std::span<const DatasetSpec> datasets, const FileList& files);
 

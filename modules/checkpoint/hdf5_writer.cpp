@@ -27,26 +27,6 @@ namespace {
 // Of one write: its elements stay in the second cache between conversion, hash and write.
 constexpr std::int64_t step_elements = 128 << 10;
 
-void require_specs(std::span<const DatasetSpec> datasets, const EmbeddedFiles& files) {
-  const auto require = [](const std::string& name) {
-    if (name.empty() || name == "." || name.find('/') != std::string::npos) {
-      fail(ErrorKind::usage, "'{}' cannot be the name of a dataset", name);
-    }
-  };
-  for (const DatasetSpec& spec : datasets) {
-    require(spec.parameter->name);
-    const bool is_known = spec.group == parameters_group ||
-                          spec.group.starts_with(std::string(optimizer_group) + "/");
-    if (!is_known) fail(ErrorKind::internal, "'{}' is no group of the format", spec.group);
-    const Parameter& parameter = *spec.parameter;
-    if (spec.origin.mxfp4 && (!parameter.is_expert || !may_have_scales(parameter.shape))) {
-      fail(ErrorKind::internal, "'{}' {} cannot have MXFP4 scales", parameter.name,
-           to_string(parameter.shape));
-    }
-  }
-  for (const auto& [name, content] : files) require(name);
-}
-
 }  // namespace
 
 struct Hdf5Writer::Impl {

@@ -24,7 +24,8 @@ struct OptimizerOptions {
       false;  ///< weight decay on norms, biases and sinks too (torch's AdamW over all parameters)
 };
 
-/// One step on every shard. Opens the masters: collective over the units' groups. `step` counts from 1; `gradient_scale` is the clipping factor.
+/// One step on every shard. Opens the masters: collective over the units' groups. `step` counts
+/// from 1; `gradient_scale` is the clipping factor.
 template <class T>
 void optimizer_step(ParameterStore<T>& store, const OptimizerOptions& options, double learning_rate,
                     std::int64_t step, double gradient_scale);
