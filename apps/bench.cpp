@@ -37,6 +37,7 @@ struct BenchOptions {
   std::int64_t sequence_length = 512;
   std::int64_t batch = 0;  ///< 0: one sequence per rank
   std::string dtype = "f32";
+  std::string recompute = "none";
   int num_repeats = 5;
   std::vector<std::string> parts{"kernels", "step"};  ///< --only
   std::vector<std::int64_t> expert_tokens{32, 128, 512};
@@ -201,6 +202,7 @@ int run(const BenchOptions& options) {
   const comm::Communicator& world = grid.world();
   BenchShape shape;
   shape.dtype = parse_dtype(options.dtype);
+  shape.recompute = model::parse_recompute(options.recompute);
   shape.config = read_config(world, options);
   keep_layers(shape.config, options.num_layers);
   shape.batch = options.batch > 0 ? options.batch : world.size();
@@ -262,6 +264,9 @@ Command add_bench(CLI::App& program) {
       ->type_name("MODEL");
   add_shape_options(*app, *options);
   app->add_option("--dtype", options->dtype, "arithmetic: f32 or bf16")->capture_default_str();
+  app->add_option("--recompute", options->recompute,
+                  "in backward instead of keeping: none, attention or layer")
+      ->capture_default_str();
   app->add_option("--repeat", options->num_repeats,
                   "times that each kernel is timed, after one more")
       ->capture_default_str()

@@ -12,6 +12,7 @@
 #include "base/dtype.hpp"
 #include "comm/process_grid.hpp"
 #include "tessera/model/config.hpp"
+#include "tessera/model/transformer.hpp"
 #include "tessera/trainer/step_profile.hpp"
 
 namespace tessera::apps {
@@ -96,6 +97,7 @@ KernelRow make_row(const comm::Communicator& world, const std::string& name, dou
 struct BenchShape {
   model::ModelConfig config;
   Dtype dtype = Dtype::f32;
+  model::Recompute recompute = model::Recompute::none;
   std::int64_t batch = 1;  ///< sequences over all ranks
   std::int64_t length = 0;
   int num_repeats = 5;

@@ -178,6 +178,7 @@ std::vector<KernelRow> measure_step(const comm::ProcessGrid& grid, const BenchSh
   trainer::RandomSteps options;
   options.dtype = shape.dtype, options.batch = shape.batch, options.length = shape.length;
   options.num_steps = shape.num_repeats;
+  options.recompute = shape.recompute;
   const trainer::StepProfile profile = profile_random_steps(grid, shape.config, options);
   std::vector<KernelRow> rows;
   for (const trainer::StepProfile::Row& phase : profile.rows) {

@@ -15,6 +15,7 @@ struct Options {
   std::string dtype = "f32";
   std::string schedule = "cosine";
   std::string reduce_dtype = "f32";
+  std::string recompute = "none";
   std::string flat_dtype;
   std::string export_experts;
   bool no_verify = false;
@@ -64,6 +65,7 @@ int run(Options options) {
   training.gradient_transport = parse_dtype(options.reduce_dtype) == Dtype::bf16
                                     ? zero3::GradientTransport::bf16
                                     : zero3::GradientTransport::f32;
+  training.recompute = model::parse_recompute(options.recompute);
   training.optimizer = optimizer_options(options.numeric);
   training.schedule.kind = trainer::parse_schedule(options.schedule);
   training.export_options.experts = parse_expert_format(options.export_experts);
@@ -145,6 +147,9 @@ void add_arithmetic_options(CLI::App& app, Options& options) {
   app.add_option("--dtype", options.dtype, "arithmetic: f32, or bf16 with f32 master weights")
       ->capture_default_str();
   app.add_option("--reduce-dtype", options.reduce_dtype, "in which gradients travel: f32 or bf16")
+      ->capture_default_str();
+  app.add_option("--recompute", options.recompute,
+                 "compute again in backward instead of keeping: none, attention or layer")
       ->capture_default_str();
   app.add_option("--lr", training.schedule.peak, "highest learning rate")
       ->capture_default_str()

@@ -51,14 +51,12 @@ AttentionSaved<T> AttentionBlock<T>::new_saved(kernel::Matrix<float> x) const {
 }
 
 template <class T>
-kernel::Matrix<float> AttentionBlock<T>::forward(const UnitView<const T>& weights,
-                                                 kernel::Matrix<float> x,
-                                                 AttentionSaved<T>& saved) const {
-  const std::int64_t hidden = config_.hidden_size;
+void AttentionBlock<T>::attend(const UnitView<const T>& weights, kernel::Matrix<float> x,
+                               AttentionSaved<T>& saved) const {
   saved = new_saved(x);
-  kernel::rms_norm_forward<T, T>(execution_, x, weights.vector("input_layernorm.weight", hidden),
-                                 static_cast<float>(config_.rms_norm_epsilon), saved.normed,
-                                 saved.rstd);
+  kernel::rms_norm_forward<T, T>(
+      execution_, x, weights.vector("input_layernorm.weight", config_.hidden_size),
+      static_cast<float>(config_.rms_norm_epsilon), saved.normed, saved.rstd);
   if (config_.is_latent()) {
     LatentHeads<T>(config_, rope_, shape_)
         .forward(weights, saved.normed, saved.q.data(), saved.k.data(), saved.v.data(),
@@ -70,7 +68,14 @@ kernel::Matrix<float> AttentionBlock<T>::forward(const UnitView<const T>& weight
   }
   kernel::attention_forward<T>(execution_, shape_, saved.q.data(), saved.k.data(), saved.v.data(),
                                sinks(weights).data(), saved.out.data(), saved.lse.data());
+}
 
+template <class T>
+kernel::Matrix<float> AttentionBlock<T>::forward(const UnitView<const T>& weights,
+                                                 kernel::Matrix<float> x,
+                                                 AttentionSaved<T>& saved) const {
+  attend(weights, x, saved);
+  const std::int64_t hidden = config_.hidden_size;
   const auto y = kernel::new_matrix<float>("attention residual", x.extent(0), hidden);
   Kokkos::deep_copy(execution_, y, x);
   const kernel::Matrix<const T> out = kernel::as_type<T>(execution_, saved.out);
@@ -115,7 +120,8 @@ void AttentionBlock<T>::backward(const UnitView<const T>& weights, const Attenti
                                 sinks(weights).data(), saved.out.data(), saved.lse.data(),
                                 dout.data(), dq.data(), dk.data(), dv.data(), dsinks.data());
 
-  const kernel::Matrix<float> dnormed("attention dnormed", dx.extent(0), hidden);
+  const auto dnormed =
+      kernel::new_zero_matrix<float>(execution_, "attention dnormed", dx.extent(0), hidden);
   if (config_.is_latent()) {
     LatentHeads<T>(config_, rope_, shape_)
         .backward(weights, saved.latent, saved.normed, dq.data(), dk.data(), dv.data(), gradients,

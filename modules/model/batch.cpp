@@ -23,9 +23,8 @@ Batch make_batch(std::int64_t sequences, std::int64_t length, std::span<const st
   const std::int64_t num_tokens = sequences * length;
   TESSERA_EXPECT(static_cast<std::int64_t>(tokens.size()) == num_tokens);
   TESSERA_EXPECT(static_cast<std::int64_t>(labels.size()) == num_tokens);
-  Batch batch{sequences, length,
-              kernel::Vector<std::int32_t>(kernel::uninitialized("tokens"), num_tokens),
-              kernel::Vector<std::int64_t>(kernel::uninitialized("targets"), num_tokens), 0};
+  Batch batch{sequences, length, kernel::new_vector<std::int32_t>("tokens", num_tokens),
+              kernel::new_vector<std::int64_t>("targets", num_tokens), 0};
   const auto host_tokens = Kokkos::create_mirror_view(batch.tokens);
   const auto host_targets = Kokkos::create_mirror_view(batch.targets);
   for (std::int64_t i = 0; i < num_tokens; ++i) {

@@ -134,8 +134,8 @@ template <class T>
 void GroupedHeads<T>::norm_backward(const Part& part, const UnitView<const T>& weights,
                                     const ProjectionSaved& saved, const UnitView<float>& gradients,
                                     kernel::Matrix<float>& dprojected) const {
-  const kernel::Matrix<float> before("dprojected before the norm", dprojected.extent(0),
-                                     dprojected.extent(1));
+  const auto before = kernel::new_zero_matrix<float>(execution_, "dprojected before the norm",
+                                                     dprojected.extent(0), dprojected.extent(1));
   const std::int64_t width = norm_rows(before).extent(1);
   kernel::rms_norm_backward<T>(execution_, norm_rows(dprojected), norm_rows(saved.projected),
                                weights.vector(part.norm, width), saved.rstd, norm_rows(before),

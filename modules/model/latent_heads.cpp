@@ -55,7 +55,8 @@ kernel::Matrix<float> LatentHeads<T>::normalize_backward(const UnitView<const T>
                                                          kernel::Matrix<float> dnormed_rank,
                                                          const UnitView<float>& gradients) const {
   const std::int64_t rank = saved.compressed.extent(1);
-  const kernel::Matrix<float> dcompressed("dcompressed", dnormed_rank.extent(0), rank);
+  const auto dcompressed =
+      kernel::new_zero_matrix<float>(execution_, "dcompressed", dnormed_rank.extent(0), rank);
   kernel::rms_norm_backward<T>(execution_, dnormed_rank, saved.compressed,
                                weights.vector(norm, rank), saved.rstd, dcompressed,
                                gradients.vector(norm, rank));
@@ -102,7 +103,8 @@ void LatentHeads<T>::backward(const UnitView<const T>& weights, const LatentHead
   const auto dup = kernel::new_matrix<T>("dup", num_tokens, up_width());
   const auto dcompressed = kernel::new_matrix<float>("dcompressed", num_tokens, compressed_width());
   kernel::latent_key_value_backward<T>(execution_, rope_, heads_, dk, dv, dup, dcompressed);
-  const kernel::Matrix<float> dnormed_rank("dnormed rank", num_tokens, rank);
+  const auto dnormed_rank =
+      kernel::new_zero_matrix<float>(execution_, "dnormed rank", num_tokens, rank);
   project_backward<T>(execution_, dup, saved.key_value.normed, weights, gradients,
                       "self_attn.kv_b_proj", dnormed_rank);
   const auto before =
@@ -123,8 +125,8 @@ void LatentHeads<T>::query_backward(const UnitView<const T>& weights,
     return project_backward<T>(execution_, dprojected, normed, weights, gradients,
                                "self_attn.q_proj", dnormed);
   }
-  const kernel::Matrix<float> dnormed_rank("dnormed rank", normed.extent(0),
-                                           config_.latent.query_rank);
+  const auto dnormed_rank = kernel::new_zero_matrix<float>(
+      execution_, "dnormed rank", normed.extent(0), config_.latent.query_rank);
   project_backward<T>(execution_, dprojected, saved.query.normed, weights, gradients,
                       "self_attn.q_b_proj", dnormed_rank);
   const auto before = normalize_backward(weights, query_norm, saved.query, dnormed_rank, gradients);

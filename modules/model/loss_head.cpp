@@ -38,13 +38,13 @@ double loss_head(const kernel::Execution& execution, const ModelConfig& config,
   const std::int64_t num_tokens = batch.num_tokens(), hidden = config.hidden_size;
   const std::int64_t vocab = config.vocab_size;
   const std::int64_t chunk = logits_chunk_tokens(num_tokens, vocab);
-  const kernel::Matrix<T> normed(kernel::uninitialized("head normed"), num_tokens, hidden);
-  const kernel::Vector<float> rstd(kernel::uninitialized("head rstd"), num_tokens);
+  const auto normed = kernel::new_matrix<T>("head normed", num_tokens, hidden);
+  const auto rstd = kernel::new_vector<float>("head rstd", num_tokens);
   kernel::rms_norm_forward<T, T>(execution, x, weights.norm,
                                  static_cast<float>(config.rms_norm_epsilon), normed, rstd);
-  const kernel::Matrix<float> dnormed(kernel::uninitialized("head dnormed"),
-                                      gradients == nullptr ? 0 : num_tokens, hidden);
-  const kernel::Matrix<float> logits(kernel::uninitialized("logits"), chunk, vocab);
+  const auto dnormed =
+      kernel::new_matrix<float>("head dnormed", gradients == nullptr ? 0 : num_tokens, hidden);
+  const auto logits = kernel::new_matrix<float>("logits", chunk, vocab);
 
   double loss = 0.0;
   for (std::int64_t begin = 0; begin < num_tokens; begin += chunk) {

@@ -69,7 +69,8 @@ template <class T>
 void Mlp<T>::hidden_bias_gradient(const UnitView<float>& gradients,
                                   kernel::Matrix<const T> dhidden) const {
   if (!gradients.has(name(halves[0], ".bias"))) return;
-  const kernel::Vector<float> sums("gate and up bias gradient", 2 * intermediate_size_);
+  const auto sums = kernel::new_zero_vector<float>(execution_, "gate and up bias gradient",
+                                                   2 * intermediate_size_);
   kernel::add_column_sums<T>(execution_, dhidden, sums);
   for (std::int64_t half : {0, 1}) {
     kernel::add(execution_, half_of(sums, half),

@@ -30,7 +30,8 @@ kernel::Matrix<float> MlpBlock<T>::forward(const UnitView<const T>& weights,
 template <class T>
 void MlpBlock<T>::backward(const UnitView<const T>& weights, const MlpBlockSaved<T>& saved,
                            const UnitView<float>& gradients, kernel::Matrix<float> dx) const {
-  const kernel::Matrix<float> dnormed("mlp dnormed", dx.extent(0), dx.extent(1));
+  const auto dnormed =
+      kernel::new_zero_matrix<float>(execution_, "mlp dnormed", dx.extent(0), dx.extent(1));
   mlp_.backward(weights, saved.mlp, saved.normed, kernel::as_type<T>(execution_, dx), gradients,
                 dnormed);
   kernel::rms_norm_backward<T>(execution_, dnormed, saved.x,

@@ -68,7 +68,7 @@ kernel::Matrix<float> MoeBlock<T>::forward(const UnitView<const T>& dense,
                                            MoeSaved<T>& saved) const {
   TimedPhase timed(StepPhase::route_forward);
   saved.x = x;
-  saved.rstd = kernel::Vector<float>(kernel::uninitialized("moe rstd"), x.extent(0));
+  saved.rstd = kernel::new_vector<float>("moe rstd", x.extent(0));
   const auto tokens = exchange_.tokens<T>(x.extent(0), x.extent(1));
   const auto normed = normalize<T>(execution_, config_, dense, x, tokens, saved.rstd);
   saved.routing = moe::route_forward(

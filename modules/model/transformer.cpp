@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <tessera/model/transformer.hpp>
 
+#include "base/error.hpp"
 #include "base/phase_timer.hpp"
 #include "kernel/rows.hpp"
 #include "tessera/zero3/gather_buffer.hpp"
@@ -35,19 +36,37 @@ kernel::RopeFrequencies frequencies(const ModelConfig& config) {
 
 }  // namespace
 
+const char* to_string(Recompute recompute) {
+  switch (recompute) {
+    case Recompute::attention: return "attention";
+    case Recompute::layer: return "layer";
+    case Recompute::none: break;
+  }
+  return "none";
+}
+
+Recompute parse_recompute(const std::string& name) {
+  for (const Recompute each : {Recompute::none, Recompute::attention, Recompute::layer}) {
+    if (name == to_string(each)) return each;
+  }
+  fail(ErrorKind::usage, "--recompute {} is unknown; use none, attention or layer", name);
+}
+
 template <class T>
 Transformer<T>::Transformer(const comm::ProcessGrid& grid, ModelConfig config,
-                            zero3::ParameterStore<T>& store)
+                            zero3::ParameterStore<T>& store, Recompute recompute)
     : grid_(grid),
       exchange_(grid.expert()),
       config_(std::move(config)),
       store_(store),
-      units_(config_) {}
+      units_(config_),
+      recompute_(recompute) {}
 
 template <class T>
 PassResult Transformer<T>::pass(const Batch& batch, const PassOptions& options) {
   prepare_rope(batch.length);
   prepare_correction_biases();
+  const kernel::PoolScope scope(pool_);
   PassResult result;
   std::vector<Saved> saved;
   const bool collects = options.balance != nullptr && !options.balance->finished();
@@ -56,8 +75,8 @@ PassResult Transformer<T>::pass(const Batch& batch, const PassOptions& options) 
   if (collects && !options.with_gradient) return result;
   if (collects) options.balance->finish(grid_.world());
 
-  const kernel::Matrix<float> dx(kernel::uninitialized("dx"),
-                                 options.with_gradient ? x.extent(0) : 0, x.extent(1));
+  const auto dx =
+      kernel::new_matrix<float>("dx", options.with_gradient ? x.extent(0) : 0, x.extent(1));
   result.loss_sum = head(batch, x, options, dx);
   if (!options.with_gradient) return result;
 
@@ -74,8 +93,7 @@ kernel::Matrix<float> Transformer<T>::embed(const Batch& batch) {
   const TimedPhase timed(StepPhase::embed);
   const UnitView<const T> embedding = gathered(UnitIndex::embedding);
   store_.prefetch(units_.dense(0));
-  const kernel::Matrix<float> x(kernel::uninitialized("embedded"), batch.num_tokens(),
-                                config_.hidden_size);
+  const auto x = kernel::new_matrix<float>("embedded", batch.num_tokens(), config_.hidden_size);
   kernel::gather_rows<T, float>(
       execution_, embedding.matrix("embed_tokens.weight", config_.vocab_size, config_.hidden_size),
       batch.tokens, x);
@@ -101,6 +119,7 @@ kernel::Matrix<float> Transformer<T>::forward_layers(const Batch& batch, kernel:
       const TimedPhase timed(StepPhase::attention_forward);
       x = attention.forward(dense, x, kept.attention);
     }
+    if (recompute_ != Recompute::none) forget_attention(kept.attention);
     // Gathered before the next unit's gather begins: all ranks wait for requests in one order.
     if (has_experts(layer)) gathered(units_.expert(layer));
     if (!is_last) store_.prefetch(units_.dense(layer + 1));
@@ -108,9 +127,37 @@ kernel::Matrix<float> Transformer<T>::forward_layers(const Batch& batch, kernel:
     x = forward_mlp(layer, dense, x, balance, kept, result);
     store_.release(units_.dense(layer));
     if (has_experts(layer)) store_.release(units_.expert(layer));
-    if (options.with_gradient) saved.push_back(std::move(kept));
+    if (!options.with_gradient) continue;
+    if (recompute_ == Recompute::layer) {
+      kept.moe = {};
+      kept.mlp = {};
+    }
+    saved.push_back(std::move(kept));
   }
   return x;
+}
+
+/// Of all that attention's backward needs, the layer's input stays.
+template <class T>
+void Transformer<T>::forget_attention(AttentionSaved<T>& saved) const {
+  const kernel::Matrix<float> x = saved.x;
+  saved = AttentionSaved<T>();
+  saved.x = x;
+}
+
+/// Fills `kept` again from the layer's input. collective over grid.expert() where the layer has
+/// experts.
+template <class T>
+void Transformer<T>::forward_again(std::int64_t layer, const UnitView<const T>& dense,
+                                   const AttentionBlock<T>& attention, Saved& kept) {
+  const kernel::Matrix<float> input = kept.attention.x;
+  kernel::Matrix<float> x;
+  {
+    const TimedPhase timed(StepPhase::attention_forward);
+    x = attention.forward(dense, input, kept.attention);
+  }
+  PassResult counted_before;
+  forward_mlp(layer, dense, x, nullptr, kept, counted_before);
 }
 
 /// The layer's second half.
@@ -170,8 +217,15 @@ void Transformer<T>::backward_layers(const Batch& batch, std::vector<Saved>& sav
     const UnitView<const T> dense = gathered(units_.dense(layer));
     if (layer > 0) prefetch_layer(layer - 1);
     const UnitView<float> gradients = gradient(units_.dense(layer));
-    backward_mlp(layer, dense, kept, aux_gradient, gradients, dx);
     const AttentionBlock<T> attention(config_, rope_, layer, batch.sequences, batch.length);
+    if (recompute_ == Recompute::layer) forward_again(layer, dense, attention, kept);
+    backward_mlp(layer, dense, kept, aux_gradient, gradients, dx);
+    kept.moe = {};
+    kept.mlp = {};
+    if (recompute_ == Recompute::attention) {
+      const TimedPhase timed(StepPhase::attention_forward);
+      attention.attend(dense, kernel::Matrix<float>(kept.attention.x), kept.attention);
+    }
     {
       const TimedPhase timed(StepPhase::attention_backward);
       attention.backward(dense, kept.attention, gradients, dx);

@@ -24,7 +24,7 @@ std::vector<std::int64_t> times(std::vector<std::int64_t> counts, std::int64_t w
 /// One address for each row: fill(append) calls append(first element) for one after the other.
 template <class T, class Fill>
 RowAddresses<T> addresses(std::int64_t num_rows, const Fill& fill) {
-  const RowAddresses<T> result(kernel::uninitialized("row addresses"), num_rows);
+  const auto result = kernel::new_vector<kernel::RowAddress<T>>("row addresses", num_rows);
   const auto host = Kokkos::create_mirror_view(result);
   std::int64_t row = 0;
   fill([&](T* first) { host(row++) = {first}; });

@@ -7,8 +7,8 @@ namespace tessera::moe {
 
 LoadBalance::LoadBalance(std::int64_t num_experts)
     : num_experts_(num_experts),
-      probability_sum_("router probability sums", num_experts),
-      chosen_count_("router choice counts", num_experts) {}
+      probability_sum_(kernel::new_zero_vector<double>({}, "router probability sums", num_experts)),
+      chosen_count_(kernel::new_zero_vector<double>({}, "router choice counts", num_experts)) {}
 
 void LoadBalance::add(const kernel::Execution& execution, const Routing& routing) {
   kernel::router_statistics(execution, routing.logits, routing.index, probability_sum_,
@@ -36,8 +36,7 @@ void LoadBalance::finish(const comm::Communicator& world) {
 }
 
 kernel::Vector<const float> LoadBalance::gradient(double scale) const {
-  const kernel::Vector<float> gradient(kernel::uninitialized("load balance gradient"),
-                                       num_experts_);
+  const auto gradient = kernel::new_vector<float>("load balance gradient", num_experts_);
   const auto host = Kokkos::create_mirror_view(gradient);
   for (std::int64_t e = 0; e < num_experts_; ++e) {
     const double share = num_rows_ > 0 ? chosen_share_[e] / num_rows_ : 0.0;

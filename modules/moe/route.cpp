@@ -57,10 +57,9 @@ Routing route_forward(const kernel::Execution& execution, const Router& router,
                       kernel::Matrix<const float> x) {
   const auto num_tokens = x.extent(0), num_experts = router.weight.extent(0);
   const std::int64_t top_k = router.options.top_k;
-  Routing routing{
-      kernel::Matrix<float>(kernel::uninitialized("router logits"), num_tokens, num_experts),
-      kernel::Matrix<std::int32_t>(kernel::uninitialized("router index"), num_tokens, top_k),
-      kernel::Matrix<float>(kernel::uninitialized("router weight"), num_tokens, top_k)};
+  Routing routing{kernel::new_matrix<float>("router logits", num_tokens, num_experts),
+                  kernel::new_matrix<std::int32_t>("router index", num_tokens, top_k),
+                  kernel::new_matrix<float>("router weight", num_tokens, top_k)};
   kernel::gemm<float, float>(execution, operand(x), operand(router.weight).t(),
                              operand(routing.logits));
   if (router.bias.extent(0) > 0) kernel::add_bias<float>(execution, router.bias, routing.logits);
@@ -73,8 +72,8 @@ void route_backward(const kernel::Execution& execution, const Router& router,
                     kernel::Matrix<const float> drouting_weight,
                     kernel::Vector<const float> aux_gradient, kernel::Matrix<float> dx,
                     kernel::Matrix<float> dweight, kernel::Vector<float> dbias) {
-  const kernel::Matrix<float> dlogits(kernel::uninitialized("dlogits"), routing.logits.extent(0),
-                                      routing.logits.extent(1));
+  const auto dlogits = kernel::new_matrix<float>("router dlogits", routing.logits.extent(0),
+                                                 routing.logits.extent(1));
   choose_backward(execution, router, routing, drouting_weight, dlogits);
   if (aux_gradient.extent(0) > 0) {
     TESSERA_EXPECT(router.options.score != RouterScore::sigmoid);

@@ -42,7 +42,7 @@ StepProfile run(const comm::ProcessGrid& grid, const model::ModelConfig& config,
                 const RandomSteps& options) {
   zero3::ParameterStore<T> store = make_store<T>(grid, config);
   initialize_all(store, config.initializer_range);
-  model::Transformer<T> model(grid, config, store);
+  model::Transformer<T> model(grid, config, store, options.recompute);
   const model::Batch batch = random_batch(grid.world(), config.vocab_size, options);
   StepOptions step;
   step.learning_rate = 1e-4;

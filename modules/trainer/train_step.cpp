@@ -64,6 +64,7 @@ template <class T>
 StepOutcome compute_gradient(const comm::ProcessGrid& grid, model::Transformer<T>& model,
                              zero3::ParameterStore<T>& store, std::span<const model::Batch> batches,
                              double aux_coefficient) {
+  const kernel::PoolScope scope(model.pool());
   StepOutcome outcome;
   outcome.num_targets = count_targets(grid, batches);
   {

@@ -43,7 +43,7 @@ class Run {
         sampler_({data_.num_sequences(), options.num_held_out, seed()}),
         reader_(grid.world(), data_, source_.config.vocab_size, options.micro_batch),
         store_(make_store<T>(grid, source_.config, options.gradient_transport)),
-        model_(grid, source_.config, store_) {
+        model_(grid, source_.config, store_, options.recompute) {
     prepare();
   }
 
@@ -132,6 +132,7 @@ StepMetrics Run<T>::step() {
   step.aux_coefficient = options_.aux_coefficient;
   step.optimizer_step = state_.optimizer_steps + 1;
 
+  const kernel::PoolScope scope(model_.pool());
   const StepBatches read =
       reader_.read(sampler_.sequences_from(state_.data_position, options_.batch));
   const StepOutcome outcome =

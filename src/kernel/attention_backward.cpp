@@ -21,17 +21,17 @@ struct BackwardScratch {
   Vector<T> dout;              ///< [pairs, rows, Dv], group-major
 
   BackwardScratch(const AttentionShape& shape, const AttentionBlocks& blocks)
-      : scores(uninitialized("attention scores"),
-               blocks.pairs * blocks.keys * blocks.queries * shape.group()),
-        dprobability(uninitialized("attention dprobability"), scores.size()),
-        dout(uninitialized("attention dout"),
-             blocks.pairs * blocks.queries * shape.group() * shape.value_size) {
+      : scores(new_vector<float>("attention scores",
+                                 blocks.pairs * blocks.keys * blocks.queries * shape.group())),
+        dprobability(new_vector<float>("attention dprobability", scores.size())),
+        dout(new_vector<T>("attention dout",
+                           blocks.pairs * blocks.queries * shape.group() * shape.value_size)) {
     if constexpr (std::is_same_v<T, float>) {
       probabilities = scores;
       dscores = dprobability;
     } else {
-      probabilities = Vector<T>(uninitialized("attention probabilities"), scores.size());
-      dscores = Vector<T>(uninitialized("attention dscores"), scores.size());
+      probabilities = new_vector<T>("attention probabilities", scores.size());
+      dscores = new_vector<T>("attention dscores", scores.size());
     }
   }
 };

@@ -34,7 +34,7 @@ HeadLayout make_layout(std::int64_t tokens, std::int64_t columns, std::int64_t s
 /// Zeros where there is no bias: a condition in the inner loop would keep it from being vectorised.
 template <class T>
 Vector<const T> bias_or_zeros(Vector<const T> bias, std::int64_t columns) {
-  if (bias.extent(0) == 0) return Vector<T>("tessera::no_bias", columns);
+  if (bias.extent(0) == 0) return new_zero_vector<T>(Execution(), "no bias", columns);
   TESSERA_EXPECT(static_cast<std::int64_t>(bias.extent(0)) == columns);
   return bias;
 }

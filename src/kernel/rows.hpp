@@ -19,7 +19,7 @@ Matrix<T> as_type(const Execution& execution, const Matrix<float>& x) {
   if constexpr (std::is_same_v<T, float>) {
     return x;
   } else {
-    const Matrix<T> narrow(uninitialized("narrowed"), x.extent(0), x.extent(1));
+    const auto narrow = new_matrix<T>("narrowed", x.extent(0), x.extent(1));
     convert<float, T>(execution, Vector<float>(x.data(), x.size()),
                       Vector<T>(narrow.data(), narrow.size()));
     return narrow;

@@ -34,7 +34,7 @@ void add_sums_over_rows(const char* label, const Execution& execution, std::int6
   if (rows == 0 || columns == 0) return;
   const std::int64_t row_blocks = (rows + row_block - 1) / row_block;
   const std::int64_t column_blocks = (columns + column_block - 1) / column_block;
-  Matrix<Accumulator> partial("tessera::partial_sums", row_blocks, columns);
+  const auto partial = new_zero_matrix<Accumulator>(execution, "partial sums", row_blocks, columns);
   Kokkos::parallel_for(
       label, Team(execution, static_cast<int>(row_blocks * column_blocks), Kokkos::AUTO),
       KOKKOS_LAMBDA(const Team::member_type& member) {

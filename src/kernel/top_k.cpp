@@ -125,8 +125,8 @@ void router_statistics(const Execution& execution, Matrix<const float> logits,
   if (rows == 0) return;
   TESSERA_EXPECT(probability_sum.extent(0) == logits.extent(1) &&
                  chosen_count.extent(0) == logits.extent(1));
-  Vector<float> maximum(uninitialized("tessera::row_maximum"), rows);
-  Vector<float> inverse_sum(uninitialized("tessera::row_inverse_sum"), rows);
+  const auto maximum = new_vector<float>("row maximum", rows);
+  const auto inverse_sum = new_vector<float>("row inverse sum", rows);
   const std::int64_t choices = index.extent(1);
   Kokkos::parallel_for(
       "tessera::router_statistics", Range(execution, 0, rows), KOKKOS_LAMBDA(const std::int64_t t) {

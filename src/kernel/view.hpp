@@ -1,43 +1,40 @@
 // SPDX-License-Identifier: Apache-2.0
-// The array types of all kernels: row-major Kokkos views in the memory of the default execution
-// space. Constructed from a label they own memory; constructed from a pointer they refer to
-// somebody else's (a pool, a gathered unit, a caller's array).
+// Arrays for all kernels, and how to get one: from this thread's pool, or newly allocated.
 #pragma once
 
-#include <Kokkos_Core.hpp>
-#include <cstdint>
-
-#include "base/dtype.hpp"
+#include "kernel/view_pool.hpp"
+#include "kernel/view_types.hpp"
 
 namespace tessera::kernel {
 
-using Execution = Kokkos::DefaultExecutionSpace;
-using Memory = Execution::memory_space;
-
-template <class T>
-using Vector = Kokkos::View<T*, Kokkos::LayoutRight, Memory>;
-template <class T>
-using Matrix = Kokkos::View<T**, Kokkos::LayoutRight, Memory>;
-template <class T>
-using Tensor3 = Kokkos::View<T***, Kokkos::LayoutRight, Memory>;
-template <class T>
-using Tensor4 = Kokkos::View<T****, Kokkos::LayoutRight, Memory>;
-
-using Range = Kokkos::RangePolicy<Execution, Kokkos::IndexType<std::int64_t>>;
-using Team = Kokkos::TeamPolicy<Execution, Kokkos::IndexType<std::int64_t>>;
-
-/// Memory without initialisation, labelled for tools and for out-of-memory messages.
-inline auto uninitialized(const char* label) {
-  return Kokkos::view_alloc(std::string(label), Kokkos::WithoutInitializing);
-}
-
+/// Without initialisation, from this thread's pool (see PoolScope) or, where there is none, newly
+/// allocated; without elements: null. local.
 template <class T>
 Matrix<T> new_matrix(const char* label, std::int64_t rows, std::int64_t cols) {
+  if (rows == 0 || cols == 0) return Matrix<T>(nullptr, rows, cols);
+  if (ViewPool* pool = current_pool()) return pool->matrix<T>(label, rows, cols);
   return Matrix<T>(uninitialized(label), rows, cols);
 }
 template <class T>
 Vector<T> new_vector(const char* label, std::int64_t size) {
+  if (size == 0) return Vector<T>(nullptr, 0);
+  if (ViewPool* pool = current_pool()) return pool->vector<T>(label, size);
   return Vector<T>(uninitialized(label), size);
+}
+
+/// The same filled with zeros, in the order of `execution`. local.
+template <class T>
+Matrix<T> new_zero_matrix(const Execution& execution, const char* label, std::int64_t rows,
+                          std::int64_t cols) {
+  const auto matrix = new_matrix<T>(label, rows, cols);
+  if (matrix.size() > 0) Kokkos::deep_copy(execution, matrix, T(0));
+  return matrix;
+}
+template <class T>
+Vector<T> new_zero_vector(const Execution& execution, const char* label, std::int64_t size) {
+  const auto vector = new_vector<T>(label, size);
+  if (size > 0) Kokkos::deep_copy(execution, vector, T(0));
+  return vector;
 }
 
 }  // namespace tessera::kernel

@@ -34,6 +34,9 @@ class AttentionBlock {
   /// x [T, H] f32 (kept in saved) -> returns the residual stream after attention [T, H] f32. local.
   kernel::Matrix<float> forward(const UnitView<const T>& weights, kernel::Matrix<float> x,
                                 AttentionSaved<T>& saved) const;
+  /// forward() up to the output projection: all of `saved`, and nothing else. local.
+  void attend(const UnitView<const T>& weights, kernel::Matrix<float> x,
+              AttentionSaved<T>& saved) const;
   /// dx [T, H] f32: gradient after the block in, before the block out. Adds to gradients. local.
   void backward(const UnitView<const T>& weights, const AttentionSaved<T>& saved,
                 const UnitView<float>& gradients, kernel::Matrix<float> dx) const;

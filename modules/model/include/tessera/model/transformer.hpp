@@ -3,10 +3,12 @@
 // gathered just before use, with the next one already on its way, and released right after.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "comm/process_grid.hpp"
 #include "kernel/rope.hpp"
+#include "kernel/view_pool.hpp"
 #include "tessera/model/attention_block.hpp"
 #include "tessera/model/batch.hpp"
 #include "tessera/model/config.hpp"
@@ -17,6 +19,17 @@
 #include "tessera/zero3/parameter_store.hpp"
 
 namespace tessera::model {
+
+/// What backward computes again instead of keeping it since forward; results are the same bit for
+/// bit. In Megatron-LM "selective" and "full" (arXiv:2205.05198).
+enum class Recompute {
+  none,       ///< all that backward needs is kept
+  attention,  ///< of a layer's attention its input alone is kept
+  layer,      ///< of a layer its input alone is kept; its rows are dispatched again, too
+};
+const char* to_string(Recompute recompute);
+/// Throws Error::usage for any other name. local.
+Recompute parse_recompute(const std::string& name);
 
 struct PassOptions {
   bool with_gradient = true;
@@ -40,9 +53,12 @@ class Transformer {
  public:
   /// The grid and the store must outlive the model. The store is loaded before the first pass,
   /// which gathers what is not trained (router biases) once and for all.
-  Transformer(const comm::ProcessGrid& grid, ModelConfig config, zero3::ParameterStore<T>& store);
+  Transformer(const comm::ProcessGrid& grid, ModelConfig config, zero3::ParameterStore<T>& store,
+              Recompute recompute = Recompute::none);
 
   const ModelConfig& config() const { return config_; }
+  /// Where a pass takes all that it keeps and all its temporaries from.
+  kernel::ViewPool& pool() { return pool_; }
 
   /// Loss of one micro-step; with_gradient: adds this step's gradient to the store's gradient
   /// shards. collective over grid.world(), also for a rank without tokens. All ranks pass the same
@@ -67,6 +83,9 @@ class Transformer {
               kernel::Matrix<float> dx);
   void backward_layers(const Batch& batch, std::vector<Saved>& saved,
                        kernel::Vector<const float> aux_gradient, kernel::Matrix<float> dx);
+  void forget_attention(AttentionSaved<T>& saved) const;
+  void forward_again(std::int64_t layer, const UnitView<const T>& dense,
+                     const AttentionBlock<T>& attention, Saved& kept);
   void backward_mlp(std::int64_t layer, const UnitView<const T>& dense, const Saved& kept,
                     kernel::Vector<const float> aux_gradient, const UnitView<float>& gradients,
                     kernel::Matrix<float> dx);
@@ -87,6 +106,8 @@ class Transformer {
   ModelConfig config_;
   zero3::ParameterStore<T>& store_;
   UnitIndex units_;
+  Recompute recompute_;
+  kernel::ViewPool pool_;
   kernel::RopeTable rope_;
   /// [num_layers] vectors [E] f32 (empty for layers without experts): buffers that nothing trains,
   /// so they are gathered once, in full precision.

@@ -6,14 +6,16 @@
 #include "base/dtype.hpp"
 #include "comm/process_grid.hpp"
 #include "tessera/model/config.hpp"
+#include "tessera/model/transformer.hpp"
 #include "tessera/trainer/step_profile.hpp"
 
 namespace tessera::trainer {
 
 struct RandomSteps {
   Dtype dtype = Dtype::f32;  ///< of the arithmetic: f32 or bf16
-  std::int64_t batch = 1;    ///< sequences over all ranks
-  std::int64_t length = 0;   ///< positions of each
+  model::Recompute recompute = model::Recompute::none;
+  std::int64_t batch = 1;   ///< sequences over all ranks
+  std::int64_t length = 0;  ///< positions of each
   std::int64_t num_steps = 1;
 };
 

@@ -8,6 +8,7 @@
 #include "base/dtype.hpp"
 #include "comm/process_grid.hpp"
 #include "tessera/checkpoint/key_report.hpp"
+#include "tessera/model/transformer.hpp"
 #include "tessera/trainer/model_state.hpp"
 #include "tessera/trainer/schedule.hpp"
 #include "tessera/trainer/stop_request.hpp"
@@ -42,6 +43,7 @@ struct TrainingOptions {
 
   Dtype dtype = Dtype::f32;  ///< of gathered parameters and activations: f32 or bf16
   zero3::GradientTransport gradient_transport = zero3::GradientTransport::f32;
+  model::Recompute recompute = model::Recompute::none;
   zero3::OptimizerOptions optimizer;
   ScheduleOptions schedule;  ///< total_steps in it is filled in
   double max_grad_norm = 1.0;
