@@ -12,14 +12,9 @@ namespace {
 
 thread_local ViewPool* pool_of_thread = nullptr;
 
-constexpr std::int64_t least_bytes = 4096;
 constexpr std::int64_t huge_page_bytes = 2 << 20;
 
 }  // namespace
-
-bool ViewPool::suits(std::int64_t capacity, std::int64_t rows, std::int64_t row_bytes) {
-  return capacity * row_bytes <= least_bytes || (capacity <= 2 * rows && rows <= 2 * capacity);
-}
 
 /// At most an eighth more; the same for numbers that lie close together.
 std::int64_t ViewPool::capacity_for(std::int64_t rows, std::int64_t row_bytes) {

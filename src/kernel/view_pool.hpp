@@ -3,6 +3,8 @@
 // every view that it has handed out; one whose only reference is the pool's own is free again.
 #pragma once
 
+#include <algorithm>
+#include <limits>
 #include <map>
 #include <memory>
 #include <string>
@@ -18,7 +20,7 @@ class ViewPool {
  public:
   /// Without initialisation; at least one element. A free view with enough rows (the smallest such)
   /// as its first rows, else a new one. Element types and widths do not share memory. Capacities
-  /// are rounded up, and grow by an eighth where a free view was too small, so that they settle
+  /// are rounded up, and grow by a quarter where a free view was too small, so that they settle
   /// when numbers of rows change from step to step.
   template <class T>
   Matrix<T> matrix(const char* label, std::int64_t rows, std::int64_t cols) {
@@ -72,9 +74,7 @@ class ViewPool {
   template <class View, class Make>
   View take(std::vector<Entry<View>>& shelf, const char* label, std::int64_t rows,
             std::int64_t row_bytes, const Make& make);
-  /// Whether a view of `capacity` rows may serve `rows` that are fewer: one far too large is left
-  /// for the request that needs it.
-  static bool suits(std::int64_t capacity, std::int64_t rows, std::int64_t row_bytes);
+  static constexpr std::int64_t least_bytes = 4096;
   static std::int64_t capacity_for(std::int64_t rows, std::int64_t row_bytes);
   static void advise_huge_pages(void* data, std::int64_t bytes);
   void look();
@@ -119,15 +119,20 @@ View ViewPool::take(std::vector<Entry<View>>& shelf, const char* label, std::int
     return std::int64_t(entry.whole.extent(0));
   };
   auto best = shelf.end(), too_small = shelf.end();
+  // Vectors of all kinds share a shelf: one far too large is left for the request that needs it.
+  const std::int64_t most = View::rank == 1 ? std::max(4 * rows, least_bytes / row_bytes)
+                                            : std::numeric_limits<std::int64_t>::max();
   for (auto it = shelf.begin(); it != shelf.end(); ++it) {
-    if (it->whole.use_count() != 1 || !suits(capacity(*it), rows, row_bytes)) continue;
+    if (it->whole.use_count() != 1 || capacity(*it) > most) continue;
     auto& candidate = capacity(*it) < rows ? too_small : best;
-    if (candidate == shelf.end() || capacity(*it) < capacity(*candidate)) candidate = it;
+    const bool is_closer = candidate == shelf.end() ||
+                           (capacity(*it) < rows) != (capacity(*it) < capacity(*candidate));
+    if (is_closer) candidate = it;
   }
   if (best == shelf.end()) {
     std::int64_t wanted = rows;
-    if (too_small != shelf.end()) {
-      wanted += rows / 8;
+    if (too_small != shelf.end() && rows <= 2 * capacity(*too_small)) {
+      wanted += rows / 4;
       reserved_bytes_ -= capacity(*too_small) * row_bytes;
       shelf.erase(too_small);
     }
