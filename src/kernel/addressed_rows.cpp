@@ -8,7 +8,7 @@ namespace tessera::kernel {
 
 template <class T>
 RowAddresses<T> addresses_of(const Execution& execution, Matrix<T> rows) {
-  const RowAddresses<T> addresses(uninitialized("row addresses"), rows.extent(0));
+  const auto addresses = new_vector<RowAddress<T>>("row addresses", rows.extent(0));
   T* const first = rows.data();
   const std::int64_t columns = rows.extent(1);
   Kokkos::parallel_for(

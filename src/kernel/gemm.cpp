@@ -148,7 +148,7 @@ void gemm_with_bias(const Execution& execution, Operand<const T> a, Operand<cons
     gemm(execution, a, b, c);
     add_bias(c, bias, c);
   } else {
-    const Matrix<float> product(uninitialized("product"), c.rows, c.cols);
+    const auto product = new_matrix<float>("product", c.rows, c.cols);
     gemm(execution, a, b, operand(product));
     add_bias(operand(product), bias, c);
   }

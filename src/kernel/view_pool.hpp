@@ -20,7 +20,7 @@ class ViewPool {
  public:
   /// Without initialisation; at least one element. A free view with enough rows (the smallest such)
   /// as its first rows, else a new one. Element types and widths do not share memory. Capacities
-  /// are rounded up, and grow by a quarter where a free view was too small, so that they settle
+  /// are rounded up, and grow by half where a free view was too small, so that they settle
   /// when numbers of rows change from step to step.
   template <class T>
   Matrix<T> matrix(const char* label, std::int64_t rows, std::int64_t cols) {
@@ -132,7 +132,7 @@ View ViewPool::take(std::vector<Entry<View>>& shelf, const char* label, std::int
   if (best == shelf.end()) {
     std::int64_t wanted = rows;
     if (too_small != shelf.end() && rows <= 2 * capacity(*too_small)) {
-      wanted += rows / 4;
+      wanted += rows / 2;
       reserved_bytes_ -= capacity(*too_small) * row_bytes;
       shelf.erase(too_small);
     }
