@@ -40,6 +40,7 @@ TEST_CASE("a file of format version 1 is read; it states no fingerprints") {
   CHECK_FALSE(verified.has_stored_fingerprints);
   CHECK(verified.differences.empty());
   CHECK(summarize_file(directory / "model.h5").format_version == 1);
+  grid.world().barrier("file is read");
 }
 
 TEST_CASE("f64 is stored as f32; a file that has it is refused, unless it is of format version 1") {
