@@ -9,10 +9,19 @@
 #include "kernel/rows.hpp"
 
 namespace tessera::zero3 {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+}  // namespace
 
 template <class T>
-GatheredUnits<T>::GatheredUnits(std::deque<Unit>& units, const std::vector<NodeGroup*>& groups,
-                                BufferPool& pool)
+GatheredUnits<T>::GatheredUnits(std::deque<Unit>& units,
+                                const std::vector<const NodeGroup*>& groups, BufferPool& pool)
     : states_(units.size()), pool_(pool) {
   for (std::size_t i = 0; i < units.size(); ++i) {
     states_[i].unit = &units[i];
@@ -22,7 +31,7 @@ GatheredUnits<T>::GatheredUnits(std::deque<Unit>& units, const std::vector<NodeG
     const NodeGroup* group = groups[i];
     const bool is_first = std::find(groups.begin(), groups.begin() + static_cast<long>(i), group) ==
                           groups.begin() + static_cast<long>(i);
-    if (group != nullptr && is_first) place_on_node(units, *group);
+    if (group != nullptr && group->num_nodes() == 1 && is_first) place_on_node(units, *group);
   }
   for (std::size_t i = 0; i < units.size(); ++i) {
     if (states_[i].whole == nullptr) place_alone(units[i], states_[i]);
@@ -36,8 +45,7 @@ void GatheredUnits<T>::place_on_node(std::deque<Unit>& units, const NodeGroup& g
   for (const State& state : states_) {
     if (state.group == &group) shard_size += state.unit->layout().shard_size();
   }
-  auto region = comm::SharedMemory::allocate(group.node(), "parameters",
-                                             shard_size * std::int64_t{sizeof(T)});
+  auto region = group.allocate("parameters", shard_size * std::int64_t{sizeof(T)});
   if (!region) return;
   T* next = reinterpret_cast<T*>(region->data());
   for (std::size_t i = 0; i < states_.size(); ++i) {
@@ -56,7 +64,7 @@ void GatheredUnits<T>::place_on_node(std::deque<Unit>& units, const NodeGroup& g
 
 template <class T>
 void GatheredUnits<T>::place_alone(Unit& unit, State& state) {
-  state.group = nullptr;
+  if (state.group != nullptr && state.group->num_nodes() == 1) state.group = nullptr;
   unit.allocate_master();
   if (unit.group().size() > 1) return;
   if constexpr (std::is_same_v<T, float>) {
@@ -85,10 +93,9 @@ void GatheredUnits<T>::set_written(std::size_t unit_idx) {
   State& state = states_[unit_idx];
   state.written = num_openings_;
   used_ = true;
-  if (state.group == nullptr) return;
+  if (state.whole == nullptr || state.group == nullptr) return;
   execution_.fence();  // the others read what the kernels wrote
-  state.group->counters().set(NodeCounter::first_unit + static_cast<std::int64_t>(unit_idx),
-                              num_openings_);
+  state.group->set_written(unit_idx, num_openings_);
 }
 
 template <class T>
@@ -99,6 +106,7 @@ void GatheredUnits<T>::prefetch(std::size_t unit_idx) {
   state.gathered = true;
   used_ = true;
   if (state.whole == nullptr) return start_travelling(state);
+  count(state, 0);
   if (state.written == num_openings_) return;
   const kernel::Vector<T> copy = working_shard(unit_idx);
   if (copy.extent(0) > 0) kernel::convert<float, T>(execution_, state.unit->master(), copy);
@@ -107,6 +115,8 @@ void GatheredUnits<T>::prefetch(std::size_t unit_idx) {
 
 template <class T>
 void GatheredUnits<T>::start_travelling(State& state) {
+  if (state.group != nullptr) start_coming(state);
+  if (state.slot != nullptr) return;
   const std::int64_t flat_size = state.unit->layout().flat_size();
   state.loan = pool_.borrow(flat_size * std::int64_t{sizeof(T)});
   const kernel::Vector<T> whole(state.loan.template as<T>(), flat_size);
@@ -118,21 +128,55 @@ void GatheredUnits<T>::start_travelling(State& state) {
                                                        std::span<T>(whole.data(), whole.size()));
 }
 
+/// Into memory of the node: this rank brings the shards of its peers.
+template <class T>
+void GatheredUnits<T>::start_coming(State& state) {
+  const NodeGroup& group = *state.group;
+  const std::int64_t shard_size = state.unit->layout().shard_size();
+  state.slot =
+      slots_.borrow(group, "parameters", group.num_nodes() * shard_size * std::int64_t{sizeof(T)});
+  if (state.slot == nullptr) return;
+  count(state, group.num_nodes() - 1);
+  state.begin = Clock::now();
+  T* whole = reinterpret_cast<T*>(state.slot->data());
+  kernel::convert<float, T>(execution_, state.unit->master(), shard_of(state, whole));
+  execution_.fence();
+  state.request = group.peers().start_all_gather_strided(
+      state.unit->name(), whole + group.node().rank() * shard_size, shard_size,
+      group.node().size() * shard_size);
+}
+
+/// A gather brings the others' shards, logically; really so many.
+template <class T>
+void GatheredUnits<T>::count(const State& state, std::int64_t num_moved_shards) const {
+  const comm::Communicator& group = state.unit->group();
+  const std::int64_t shard_bytes = state.unit->layout().shard_size() * std::int64_t{sizeof(T)};
+  group.count_volume(&comm::Traffic::all_gather,
+                     {(group.size() - 1) * shard_bytes, num_moved_shards * shard_bytes});
+}
+
 template <class T>
 const T* GatheredUnits<T>::gather(std::size_t unit_idx) {
   prefetch(unit_idx);
   State& state = states_[unit_idx];
   const TimedPhase timed(StepPhase::gather_wait);
-  if (state.whole == nullptr) {
-    state.request.wait();
-    return state.loan.template as<T>();
+  const auto wait_begin = Clock::now();
+  if (state.whole != nullptr) {
+    if (state.group != nullptr) {
+      state.group->wait_written(state.unit->name(), unit_idx, num_openings_);
+      state.unit->group().count_time(seconds_since(wait_begin), seconds_since(wait_begin));
+    }
+    return state.whole;
   }
-  if (state.group != nullptr) {
-    state.group->counters().wait(state.unit->name(),
-                                 NodeCounter::first_unit + static_cast<std::int64_t>(unit_idx),
-                                 num_openings_);
+  const bool has_come = !state.request.pending();
+  state.request.wait();
+  if (state.slot == nullptr) return state.loan.template as<T>();
+  if (!has_come) {
+    state.slot->set_filled();
+    state.slot->wait_filled(state.unit->name());
+    state.unit->group().count_time(seconds_since(state.begin), seconds_since(wait_begin));
   }
-  return state.whole;
+  return reinterpret_cast<const T*>(state.slot->data());
 }
 
 template <class T>
@@ -142,6 +186,8 @@ void GatheredUnits<T>::release(std::size_t unit_idx) {
   execution_.fence();  // kernels may still read it
   state.gathered = false;
   state.loan.give_back();
+  if (state.slot != nullptr) state.slot->leave();
+  state.slot = nullptr;
 }
 
 /// A rank that has come here has released all that it gathered before; once all have come, each may
@@ -153,13 +199,10 @@ void GatheredUnits<T>::open_masters() {
   ++num_openings_;
   for (const State& state : states_) {
     TESSERA_EXPECT(!state.gathered);
-    if (state.group != nullptr) {
-      state.group->counters().set(NodeCounter::masters_opened, num_openings_);
-    }
+    if (state.group != nullptr) state.group->set_opened(num_openings_);
   }
   for (const State& state : states_) {
-    if (state.group == nullptr) continue;
-    state.group->counters().wait("masters opened", NodeCounter::masters_opened, num_openings_);
+    if (state.group != nullptr) state.group->wait_opened(num_openings_);
   }
 }
 

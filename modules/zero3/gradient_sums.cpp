@@ -11,8 +11,11 @@ namespace {
 
 using kernel::Into;
 
-// One whole-unit gradient is summed while the next is being computed.
-constexpr std::size_t max_sums_in_flight = 1;
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
 
 template <class T>
 kernel::Vector<T> vector_in(const BufferPool::Loan& loan, std::int64_t size) {
@@ -26,14 +29,20 @@ std::span<T> span_of(const kernel::Vector<T>& vector) {
 
 }  // namespace
 
-GradientSums::GradientSums(const std::deque<Unit>& units, const std::vector<NodeGroup*>& groups,
-                           GradientTransport transport, BufferPool& pool)
+GradientSums::GradientSums(const std::deque<Unit>& units,
+                           const std::vector<const NodeGroup*>& groups, GradientTransport transport,
+                           BufferPool& pool)
     : units_(units),
       groups_(groups),
       transport_(transport),
       pool_(pool),
       contributions_(units.size()),
-      is_zero_(units.size(), false) {}
+      is_zero_(units.size(), false) {
+  for (const NodeGroup* group : groups) {
+    // One waits for the neighbours while the one before travels between nodes.
+    if (group != nullptr && group->num_nodes() > 1) max_in_flight_ = 2;
+  }
+}
 
 void GradientSums::zero() { is_zero_.assign(units_.size(), true); }
 
@@ -55,38 +64,19 @@ float* GradientSums::contribution(std::size_t unit_idx) {
 }
 
 GradientSums::Contribution GradientSums::borrow(std::size_t unit_idx) {
-  const Unit& unit = units_[unit_idx];
-  const std::int64_t bytes = unit.layout().flat_size() * std::int64_t{sizeof(float)};
+  const std::int64_t bytes = units_[unit_idx].layout().flat_size() * std::int64_t{sizeof(float)};
   Contribution contribution;
-  if (groups_[unit_idx] != nullptr) contribution.slot = borrow_slot(*groups_[unit_idx], bytes);
-  if (contribution.slot != nullptr) {
-    contribution.data = contribution.slot->of(unit.group().rank());
-  } else {
-    contribution.loan = pool_.borrow(bytes);
-    contribution.data = contribution.loan.as<float>();
+  if (const NodeGroup* group = groups_[unit_idx]) {
+    contribution.slot = slots_.borrow(*group, "gradients", bytes);
+    if (contribution.slot != nullptr) {
+      contribution.data =
+          reinterpret_cast<float*>(contribution.slot->segment(group->node().rank()));
+      return contribution;
+    }
   }
+  contribution.loan = pool_.borrow(bytes);
+  contribution.data = contribution.loan.as<float>();
   return contribution;
-}
-
-/// Of the free slots the smallest that is large enough, but none that a much larger unit will want.
-/// Null, on all ranks of the group alike, where there is no more shared memory.
-GradientSums::Slot* GradientSums::borrow_slot(const NodeGroup& group, std::int64_t bytes) {
-  Slot* best = nullptr;
-  for (Slot& slot : slots_) {
-    const std::int64_t capacity = slot.memory.segment_bytes();
-    if (slot.in_use || slot.group != &group || capacity < bytes) continue;
-    if (BufferPool::is_too_large(capacity, bytes)) continue;
-    if (best == nullptr || capacity < best->memory.segment_bytes()) best = &slot;
-  }
-  if (best == nullptr) {
-    auto memory = comm::SharedMemory::allocate(group.node(), "gradients", bytes);
-    if (!memory) return nullptr;
-    best = &slots_.emplace_back(Slot{&group, std::move(*memory)});
-  }
-  // Neighbours may still read what this rank wrote into it last time.
-  group.counters().wait("gradients summed", NodeCounter::summed, best->last_sum);
-  best->in_use = true;
-  return best;
 }
 
 void GradientSums::start(std::size_t unit_idx) {
@@ -96,73 +86,129 @@ void GradientSums::start(std::size_t unit_idx) {
   contribution(unit_idx);
   Sum sum;
   sum.unit_idx = unit_idx;
+  sum.begin = Clock::now();
   sum.contribution = std::move(*contributions_[unit_idx]);
   contributions_[unit_idx].reset();
   execution_.fence();  // others read what the kernels wrote
-  if (Slot* slot = sum.contribution.slot) {
-    slot->last_sum = groups_[unit_idx]->next_reduction();
-    groups_[unit_idx]->counters().set(NodeCounter::contributed, slot->last_sum);
+  if (sum.contribution.slot != nullptr) {
+    sum.shares_memory = true;
+    sum.contribution.slot->set_filled();
+    count(sum);
   }
-  while (sums_.size() >= max_sums_in_flight) finish_oldest();
-  if (sum.contribution.slot == nullptr) start_travelling(sum);
+  while (sums_.size() >= max_in_flight_) finish_oldest();
+  if (!sums_.empty()) sum_node(sums_.back());
+  if (sum.contribution.slot == nullptr) start_travelling(sum, unit.group());
   sums_.push_back(std::move(sum));
 }
 
-void GradientSums::start_travelling(Sum& sum) {
-  const Unit& unit = units_[sum.unit_idx];
-  const std::int64_t flat_size = unit.layout().flat_size(), shard_size = unit.layout().shard_size();
-  const kernel::Vector<float> whole(sum.contribution.data, flat_size);
+bool GradientSums::stays_on_node(const Sum& sum) const {
+  return sum.contribution.slot != nullptr && groups_[sum.unit_idx]->num_nodes() == 1;
+}
+
+void GradientSums::wait_for_neighbours(Sum& sum) {
+  const TimedPhase timed(StepPhase::reduce_scatter_wait);
+  const auto begin = Clock::now();
+  sum.contribution.slot->wait_filled(units_[sum.unit_idx].name());
+  sum.waited_s += seconds_since(begin);
+}
+
+/// Each shard that this rank sums on its node takes the neighbours' parts; one sum of each other
+/// node follows.
+void GradientSums::count(const Sum& sum) const {
+  const comm::Communicator& group = units_[sum.unit_idx].group();
+  const NodeGroup& nodes = *groups_[sum.unit_idx];
+  const std::int64_t shard_size = units_[sum.unit_idx].layout().shard_size();
+  const std::int64_t element_bytes = transport_ == GradientTransport::bf16 ? 2 : 4;
+  const std::int64_t num_read = (nodes.node().size() - 1) * nodes.num_nodes() * shard_size;
+  group.count_volume(&comm::Traffic::reduce_scatter,
+                     {(group.size() - 1) * shard_size * element_bytes,
+                      num_read * std::int64_t{sizeof(float)} +
+                          (nodes.num_nodes() - 1) * shard_size * element_bytes});
+}
+
+/// Sums what the ranks of this node contribute to the shards of this rank's peers, and sends it on
+/// its way. Nothing to do where there is but one node, or where it has been done.
+void GradientSums::sum_node(Sum& sum) {
+  if (sum.contribution.slot == nullptr || stays_on_node(sum)) return;
+  const NodeGroup& group = *groups_[sum.unit_idx];
+  const std::int64_t shard_size = units_[sum.unit_idx].layout().shard_size();
+  Contribution partial;
+  partial.loan = pool_.borrow(group.num_nodes() * shard_size * std::int64_t{sizeof(float)});
+  partial.data = partial.loan.as<float>();
+  wait_for_neighbours(sum);
+  for (int node = 0; node < group.num_nodes(); ++node) {
+    add_neighbours(sum, node * group.node().size() + group.node().rank(), Into::overwrite,
+                   kernel::Vector<float>(partial.data + node * shard_size, shard_size));
+  }
+  execution_.fence();
+  sum.contribution.slot->leave();
+  sum.contribution = std::move(partial);
+  start_travelling(sum, group.peers());
+}
+
+/// The contribution is [group.size() x shard_size].
+void GradientSums::start_travelling(Sum& sum, const comm::Communicator& group) {
+  const std::string& name = units_[sum.unit_idx].name();
+  const std::int64_t shard_size = units_[sum.unit_idx].layout().shard_size();
+  const kernel::Vector<float> whole(sum.contribution.data, group.size() * shard_size);
   if (transport_ == GradientTransport::bf16) {
-    sum.travelling = pool_.borrow(flat_size * std::int64_t{sizeof(bf16)});
+    sum.travelling = pool_.borrow(whole.extent(0) * std::int64_t{sizeof(bf16)});
     sum.received = pool_.borrow(shard_size * std::int64_t{sizeof(bf16)});
-    const auto narrow = vector_in<bf16>(sum.travelling, flat_size);
+    const auto narrow = vector_in<bf16>(sum.travelling, whole.extent(0));
     kernel::convert<float, bf16>(execution_, whole, narrow);
     execution_.fence();
     sum.contribution = Contribution();
-    sum.request =
-        unit.group().start_reduce_scatter(unit.name(), std::span<const bf16>(span_of(narrow)),
-                                          span_of(vector_in<bf16>(sum.received, shard_size)));
+    sum.request = group.start_reduce_scatter(name, std::span<const bf16>(span_of(narrow)),
+                                             span_of(vector_in<bf16>(sum.received, shard_size)));
     return;
   }
   sum.received = pool_.borrow(shard_size * std::int64_t{sizeof(float)});
-  sum.request =
-      unit.group().start_reduce_scatter(unit.name(), std::span<const float>(span_of(whole)),
-                                        span_of(vector_in<float>(sum.received, shard_size)));
+  sum.request = group.start_reduce_scatter(name, std::span<const float>(span_of(whole)),
+                                           span_of(vector_in<float>(sum.received, shard_size)));
 }
 
 void GradientSums::finish_oldest() {
-  TimedPhase timed(StepPhase::reduce_scatter_wait);
+  const TimedPhase timed(StepPhase::reduce_scatter);
   Sum sum = std::move(sums_.front());
   sums_.pop_front();
+  const Unit& unit = units_[sum.unit_idx];
   const Into into = is_zero_[sum.unit_idx] ? Into::overwrite : Into::accumulate;
   is_zero_[sum.unit_idx] = false;
-  if (Slot* slot = sum.contribution.slot) {
-    const comm::SharedCounters& counters = slot->group->counters();
-    counters.wait(units_[sum.unit_idx].name(), NodeCounter::contributed, slot->last_sum);
-    timed.next(StepPhase::reduce_scatter);
-    add_in_place(sum, into);
-    counters.set(NodeCounter::summed, slot->last_sum);
-    slot->in_use = false;
+  if (stays_on_node(sum)) {
+    wait_for_neighbours(sum);
+    unit.group().count_time(seconds_since(sum.begin), sum.waited_s);
+    add_neighbours(sum, unit.group().rank(), into, unit.gradient());
+    execution_.fence();
+    sum.contribution.slot->leave();
     return;
   }
-  sum.request.wait();
-  timed.next(StepPhase::reduce_scatter);
+  sum_node(sum);
+  {
+    const TimedPhase timed_wait(StepPhase::reduce_scatter_wait);
+    const auto begin = Clock::now();
+    sum.request.wait();
+    sum.waited_s += seconds_since(begin);
+  }
+  if (sum.shares_memory) {
+    unit.group().count_time(seconds_since(sum.begin), sum.waited_s);
+  }
   add_received(sum, into);
 }
 
-void GradientSums::add_in_place(const Sum& sum, Into into) {
-  const Unit& unit = units_[sum.unit_idx];
+/// The node's contributions to one shard.
+void GradientSums::add_neighbours(const Sum& sum, std::int64_t shard_idx, Into into,
+                                  kernel::Vector<float> result) {
+  const std::int64_t shard_size = units_[sum.unit_idx].layout().shard_size();
   std::vector<const float*> parts;
-  for (int rank = 0; rank < unit.group().size(); ++rank) {
-    parts.push_back(sum.contribution.slot->of(rank) +
-                    unit.group().rank() * unit.layout().shard_size());
+  for (int rank = 0; rank < groups_[sum.unit_idx]->node().size(); ++rank) {
+    parts.push_back(reinterpret_cast<const float*>(sum.contribution.slot->segment(rank)) +
+                    shard_idx * shard_size);
   }
   if (transport_ == GradientTransport::bf16) {
-    kernel::sum_parts<bf16>(execution_, parts, into, unit.gradient());
+    kernel::sum_parts<bf16>(execution_, parts, into, result);
   } else {
-    kernel::sum_parts<float>(execution_, parts, into, unit.gradient());
+    kernel::sum_parts<float>(execution_, parts, into, result);
   }
-  execution_.fence();
 }
 
 void GradientSums::add_received(const Sum& sum, Into into) {

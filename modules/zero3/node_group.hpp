@@ -1,39 +1,52 @@
 // SPDX-License-Identifier: Apache-2.0
-// The ranks of a group as they sit on nodes, and the counters by which those of one node meet.
+// The ranks of a group as they sit on nodes: those of one node share memory, and each exchanges
+// with the ranks that have its place on the other nodes.
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "comm/shared_counters.hpp"
 
 namespace tessera::zero3 {
 
-/// What a counter of a NodeGroup counts; those of units follow.
-enum NodeCounter : std::int64_t {
-  masters_opened,  ///< this rank reads nothing gathered before any more
-  contributed,     ///< this rank's gradients of so many reductions lie ready
-  summed,          ///< this rank has read its neighbours' gradients of so many reductions
-  first_unit       ///< + unit: the values since which opening of the masters are in its shard
-};
-
-/// A group whose ranks share memory: all of them are on one node.
 class NodeGroup {
  public:
-  /// Null on all ranks alike where they do not. collective over group.
+  /// Null on all ranks alike unless every node has equally many ranks of the group, two or more,
+  /// consecutive in the group, and they share memory. collective over group.
   static std::unique_ptr<NodeGroup> make(const comm::Communicator& group, std::size_t num_units);
 
   const comm::Communicator& node() const { return node_; }
-  const comm::SharedCounters& counters() const { return counters_; }
-  /// Reductions are numbered from 1, in the order that all ranks start them in. local.
-  std::int64_t next_reduction() { return ++num_reductions_; }
+  /// The ranks with this rank's place on each node, in the order of the nodes.
+  const comm::Communicator& peers() const { return *peers_; }
+  int num_nodes() const { return group_->size() / node_.size(); }
+
+  /// Segments of each node's memory, on all nodes or on none. collective over the group.
+  std::optional<comm::SharedMemory> allocate(std::string_view what,
+                                             std::int64_t segment_bytes) const;
+  std::optional<comm::SharedCounters> allocate_counters(std::int64_t num_counters) const;
+
+  /// This rank reads nothing any more that was gathered before opening number `value` of the
+  /// masters; and waiting until all ranks of the node have said so.
+  void set_opened(std::int64_t value) const { counters_->set(0, value); }
+  void wait_opened(std::int64_t value) const { counters_->wait("masters opened", 0, value); }
+  /// This rank's shard of a unit holds the values since that opening.
+  void set_written(std::size_t unit_idx, std::int64_t value) const {
+    counters_->set(1 + static_cast<std::int64_t>(unit_idx), value);
+  }
+  void wait_written(std::string_view unit, std::size_t unit_idx, std::int64_t value) const {
+    counters_->wait(unit, 1 + static_cast<std::int64_t>(unit_idx), value);
+  }
 
  private:
-  NodeGroup(comm::Communicator node, comm::SharedCounters counters)
-      : node_(std::move(node)), counters_(std::move(counters)) {}
+  NodeGroup(const comm::Communicator& group, comm::Communicator node)
+      : group_(&group), node_(std::move(node)) {}
+  bool on_all_nodes(bool here) const;
 
+  const comm::Communicator* group_;
   comm::Communicator node_;
-  comm::SharedCounters counters_;
-  std::int64_t num_reductions_ = 0;
+  std::optional<comm::Communicator> peers_;  // where there are several nodes
+  std::optional<comm::SharedCounters> counters_;
 };
 
 }  // namespace tessera::zero3

@@ -12,7 +12,7 @@ template <class T>
 ParameterStore<T>::ParameterStore(std::vector<UnitSpec> specs, GradientTransport transport) {
   for (UnitSpec& spec : specs) units_.emplace_back(std::move(spec));
   std::map<const comm::Communicator*, NodeGroup*> group_of;
-  std::vector<NodeGroup*> groups;
+  std::vector<const NodeGroup*> groups;
   for (const Unit& unit : units_) {
     const auto [found, is_new] = group_of.try_emplace(&unit.group(), nullptr);
     if (is_new) {

@@ -50,9 +50,10 @@ class Collectives {
   virtual Started start_barrier() = 0;
   virtual Started start_broadcast(void* data, std::int64_t count, Dtype dtype, int root) = 0;
   virtual Started start_all_reduce(void* data, std::int64_t count, Dtype dtype, ReduceOp op) = 0;
-  /// `all` has size x count elements; `mine` may be this rank's block of it.
+  /// Rank r's block of `count` elements goes to all + r * stride elements; `mine` may be this
+  /// rank's block there.
   virtual Started start_all_gather(const void* mine, std::int64_t count, void* all,
-                                   Dtype dtype) = 0;
+                                   std::int64_t stride, Dtype dtype) = 0;
   /// Sum. `all` has size x count elements and does not overlap `mine`.
   virtual Started start_reduce_scatter(const void* all, void* mine, std::int64_t count,
                                        Dtype dtype) = 0;

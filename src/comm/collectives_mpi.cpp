@@ -44,18 +44,19 @@ class MpiCollectives final : public Collectives {
     return sequence(std::move(steps));
   }
 
-  Started start_all_gather(const void* mine, std::int64_t count, void* all, Dtype dtype) override {
-    void* own = offset(all, rank_ * count, dtype);
-    const bool in_place = mine == own;
+  Started start_all_gather(const void* mine, std::int64_t count, void* all, std::int64_t stride,
+                           Dtype dtype) override {
+    void* own = offset(all, rank_ * stride, dtype);
     if (size_ == 1 || count * size_ > max_count_) {
-      if (!in_place) copy(mine, own, count, dtype);
-      return broadcast_blocks(all, count, dtype);
+      if (mine != own) copy(mine, own, count, dtype);
+      return broadcast_blocks(all, count, stride, dtype);
     }
+    const void* from = mine == own ? MPI_IN_PLACE : mine;
     return sequence({[=, comm = comm_, n = static_cast<int>(count),
                       type = mpi_type(dtype)](MPI_Request* request) {
-      check_mpi(
-          MPI_Iallgather(in_place ? MPI_IN_PLACE : mine, n, type, all, n, type, comm, request),
-          "MPI_Iallgather");
+      MPI_Datatype block = block_type(count, stride, type);
+      check_mpi(MPI_Iallgather(from, n, type, all, 1, block, comm, request), "MPI_Iallgather");
+      check_mpi(MPI_Type_free(&block), "MPI_Type_free");  // once the operation is complete
     }});
   }
 
@@ -128,11 +129,23 @@ class MpiCollectives final : public Collectives {
          dtype);
   }
 
+  static MPI_Datatype block_type(std::int64_t count, std::int64_t stride, MPI_Datatype element) {
+    MPI_Aint lower = 0, extent = 0;
+    MPI_Datatype dense = MPI_DATATYPE_NULL, block = MPI_DATATYPE_NULL;
+    check_mpi(MPI_Type_get_extent(element, &lower, &extent), "MPI_Type_get_extent");
+    check_mpi(MPI_Type_contiguous(static_cast<int>(count), element, &dense), "MPI_Type_contiguous");
+    check_mpi(MPI_Type_create_resized(dense, 0, stride * extent, &block),
+              "MPI_Type_create_resized");
+    check_mpi(MPI_Type_free(&dense), "MPI_Type_free");
+    check_mpi(MPI_Type_commit(&block), "MPI_Type_commit");
+    return block;
+  }
+
   // MPI_Iallgather counts the elements of all blocks together in int: this does not.
-  Started broadcast_blocks(void* all, std::int64_t count, Dtype dtype) const {
+  Started broadcast_blocks(void* all, std::int64_t count, std::int64_t stride, Dtype dtype) const {
     std::vector<Sequence::Step> steps;
     for (int r = 0; r < size_ && size_ > 1; ++r) {
-      add_broadcasts(steps, offset(all, r * count, dtype), count, dtype, r);
+      add_broadcasts(steps, offset(all, r * stride, dtype), count, dtype, r);
     }
     return sequence(std::move(steps));
   }

@@ -44,6 +44,10 @@ bool checked_by_environment() {
   return text != nullptr && std::string_view(text) == "1";
 }
 
+double seconds_since(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
 // Blocking MPI calls that make communicators are covered by the watchdog: they cannot be tested.
 MPI_Comm duplicate(MPI_Comm comm, const std::string& name, std::chrono::milliseconds deadline) {
   const Phase phase("duplicate communicator " + name, deadline);
@@ -54,6 +58,42 @@ MPI_Comm duplicate(MPI_Comm comm, const std::string& name, std::chrono::millisec
 }
 
 }  // namespace
+
+Traffic& Traffic::operator+=(const Traffic& other) {
+  for (const auto kind : {&Traffic::all_gather, &Traffic::reduce_scatter, &Traffic::all_to_all,
+                          &Traffic::all_reduce}) {
+    (this->*kind).logical_bytes += (other.*kind).logical_bytes;
+    (this->*kind).moved_bytes += (other.*kind).moved_bytes;
+  }
+  in_flight_s += other.in_flight_s;
+  waited_s += other.waited_s;
+  return *this;
+}
+
+Traffic& Traffic::operator-=(const Traffic& other) {
+  for (const auto kind : {&Traffic::all_gather, &Traffic::reduce_scatter, &Traffic::all_to_all,
+                          &Traffic::all_reduce}) {
+    (this->*kind).logical_bytes -= (other.*kind).logical_bytes;
+    (this->*kind).moved_bytes -= (other.*kind).moved_bytes;
+  }
+  in_flight_s -= other.in_flight_s;
+  waited_s -= other.waited_s;
+  return *this;
+}
+
+int default_ranks_per_node() {
+  const char* text = std::getenv("TESSERA_RANKS_PER_NODE");
+  if (text == nullptr || *text == '\0') return 0;
+  char* end = nullptr;
+  const long value = std::strtol(text, &end, 10);
+  if (*end != '\0' || value < 1 || value > 1000000) {
+    fail(ErrorKind::usage,
+         "TESSERA_RANKS_PER_NODE is '{}' (it is how many ranks count as one node); give a number "
+         "from 1 on, or leave it unset",
+         text);
+  }
+  return static_cast<int>(value);
+}
 
 Request::Request() = default;
 Request::Request(std::function<void()> wait) : wait_(std::move(wait)) {}
@@ -84,9 +124,9 @@ void Request::wait() {
 Communicator::Communicator(MPI_Comm parent, std::string name, CommunicatorOptions options) {
   MPI_Comm own = duplicate(parent, name, options.deadline);
   std::int32_t checked = options.checked || checked_by_environment() ? 1 : 0;
-  set_up(own, std::move(name), {options.deadline, false});
+  set_up(own, std::move(name), {options.deadline, false, options.ranks_per_node});
   options_.checked = all_reduce_value("checked mode", checked, ReduceOp::max) != 0;
-  traffic_ = {};
+  *traffic_ = {};
   if (options_.checked) {
     checker_ =
         std::make_shared<CallChecker>(duplicate(mpi_, name_ + " (checks)", options_.deadline));
@@ -113,6 +153,7 @@ void Communicator::set_up(MPI_Comm own, std::string name, CommunicatorOptions op
   world_ranks_.resize(static_cast<std::size_t>(size_));
   std::iota(world_ranks_.begin(), world_ranks_.end(), 0);
   collectives_ = make_mpi_collectives(own);
+  traffic_ = std::make_shared<Traffic>();
 }
 
 Communicator::Communicator(Communicator&& other) noexcept { *this = std::move(other); }
@@ -162,13 +203,17 @@ Request Communicator::start(const Call& call) const {
     throw Error(error.kind(), describe(site) + ": " + error.what());
   }
   note_collective_end();
-  return Request([site, operation, backend = collectives_] {
+  const auto begin = std::chrono::steady_clock::now();
+  return Request([site, operation, backend = collectives_, traffic = traffic_, begin] {
+    const auto wait_begin = std::chrono::steady_clock::now();
     try {
       wait_for(site, *operation);
     } catch (...) {
       backend->mark_broken();
       throw;
     }
+    traffic->in_flight_s += seconds_since(begin);
+    traffic->waited_s += seconds_since(wait_begin);
   });
 }
 
@@ -208,13 +253,16 @@ Communicator Communicator::split(int colour, std::string name) const {
 
 Communicator Communicator::split_node(std::string name) const {
   const std::string what = name;
-  return made_by_split({.operation = OperationKind::split_node,
-                        .what = what,
-                        .begin = [](Collectives& c) { return c.start_barrier(); }},
-                       std::move(name), [&](MPI_Comm* made) {
-                         return MPI_Comm_split_type(mpi_, MPI_COMM_TYPE_SHARED, rank_,
-                                                    MPI_INFO_NULL, made);
-                       });
+  Communicator node = made_by_split({.operation = OperationKind::split_node,
+                                     .what = what,
+                                     .begin = [](Collectives& c) { return c.start_barrier(); }},
+                                    what, [&](MPI_Comm* made) {
+                                      return MPI_Comm_split_type(mpi_, MPI_COMM_TYPE_SHARED, rank_,
+                                                                 MPI_INFO_NULL, made);
+                                    });
+  if (options_.ranks_per_node == 0) return node;
+  const int world_rank = world_ranks_[static_cast<std::size_t>(rank_)];
+  return node.split(world_rank / options_.ranks_per_node, std::move(name));
 }
 
 Request Communicator::start_barrier(std::string_view what) const {
@@ -232,6 +280,20 @@ std::string Communicator::broadcast_string(std::string_view what, std::string te
   return text;
 }
 
+void Communicator::count_volume(TrafficVolume Traffic::*kind, TrafficVolume volume) const {
+  ((*traffic_).*kind).logical_bytes += volume.logical_bytes;
+  ((*traffic_).*kind).moved_bytes += volume.moved_bytes;
+}
+
+void Communicator::count_time(double in_flight_s, double waited_s) const {
+  traffic_->in_flight_s += in_flight_s;
+  traffic_->waited_s += waited_s;
+}
+
+void Communicator::expect_blocks(std::size_t block, std::size_t all) const {
+  TESSERA_EXPECT(all == block * static_cast<std::size_t>(size_));
+}
+
 void Communicator::broadcast_raw(std::string_view what, void* data, std::int64_t count, Dtype dtype,
                                  int root) const {
   TESSERA_EXPECT(root >= 0 && root < size_);
@@ -242,26 +304,30 @@ void Communicator::broadcast_raw(std::string_view what, void* data, std::int64_t
 
 void Communicator::all_reduce_raw(std::string_view what, void* data, std::int64_t count,
                                   Dtype dtype, ReduceOp op) const {
-  traffic_.all_reduce_bytes += 2 * (size_ - 1) * bytes(count, dtype) / size_;
+  const std::int64_t received = 2 * (size_ - 1) * bytes(count, dtype) / size_;
+  count_volume(&Traffic::all_reduce, {received, received});
   start({OperationKind::all_reduce, what, dtype, count, static_cast<std::int32_t>(op),
          [=](Collectives& c) { return c.start_all_reduce(data, count, dtype, op); }})
       .wait();
 }
 
 Request Communicator::start_all_gather_raw(std::string_view what, const void* mine,
-                                           std::int64_t count, void* all, std::int64_t all_count,
+                                           std::int64_t count, void* all, std::int64_t stride,
                                            Dtype dtype) const {
-  TESSERA_EXPECT(all_count == count * size_);
-  traffic_.all_gather_bytes += (size_ - 1) * bytes(count, dtype);
-  return start({OperationKind::all_gather, what, dtype, count, 0,
-                [=](Collectives& c) { return c.start_all_gather(mine, count, all, dtype); }});
+  TESSERA_EXPECT(stride >= count);
+  const std::int64_t received = (size_ - 1) * bytes(count, dtype);
+  count_volume(&Traffic::all_gather, {received, received});
+  return start({OperationKind::all_gather, what, dtype, count, 0, [=](Collectives& c) {
+                  return c.start_all_gather(mine, count, all, stride, dtype);
+                }});
 }
 
 Request Communicator::start_reduce_scatter_raw(std::string_view what, const void* all,
                                                std::int64_t all_count, void* mine,
                                                std::int64_t count, Dtype dtype) const {
   TESSERA_EXPECT(all_count == count * size_);
-  traffic_.reduce_scatter_bytes += (size_ - 1) * bytes(count, dtype);
+  const std::int64_t received = (size_ - 1) * bytes(count, dtype);
+  count_volume(&Traffic::reduce_scatter, {received, received});
   return start({OperationKind::reduce_scatter, what, dtype, count, 0,
                 [=](Collectives& c) { return c.start_reduce_scatter(all, mine, count, dtype); }});
 }
@@ -270,7 +336,8 @@ void Communicator::all_to_all_raw(std::string_view what, const void* send, std::
                                   void* receive, std::int64_t receive_count, Dtype dtype) const {
   TESSERA_EXPECT(send_count == receive_count && send_count % size_ == 0);
   const std::vector<std::int64_t> counts(static_cast<std::size_t>(size_), send_count / size_);
-  traffic_.all_to_all_bytes += bytes(receive_count - counts[0], dtype);
+  const std::int64_t received = bytes(receive_count - counts[0], dtype);
+  count_volume(&Traffic::all_to_all, {received, received});
   start(
       {OperationKind::all_to_all, what, dtype, send_count, 0,
        [&](Collectives& c) { return c.start_all_to_all_v(send, counts, receive, counts, dtype); }})
@@ -284,7 +351,8 @@ Request Communicator::start_all_to_all_v_raw(std::string_view what, const void* 
                                              Dtype dtype) const {
   TESSERA_EXPECT(as_count(send_counts.size()) == size_ && as_count(receive_counts.size()) == size_);
   const std::int64_t own = receive_counts[static_cast<std::size_t>(rank_)];
-  traffic_.all_to_all_bytes += bytes(sum(receive_counts) - own, dtype);
+  const std::int64_t received = bytes(sum(receive_counts) - own, dtype);
+  count_volume(&Traffic::all_to_all, {received, received});
   return start({OperationKind::all_to_all_v, what, dtype, -1, 0, [&](Collectives& c) {
                   return c.start_all_to_all_v(send, send_counts, receive, receive_counts, dtype);
                 }});

@@ -22,21 +22,42 @@ namespace tessera::comm {
 
 enum class ReduceOp { sum, max, min };
 
+/// TESSERA_RANKS_PER_NODE, or 0. Throws Error::usage if it is no number from 1 on. local.
+int default_ranks_per_node();
+
 /// How a communicator waits and whether it checks; the same on all its ranks.
 struct CommunicatorOptions {
   std::chrono::milliseconds deadline = default_deadline();  ///< of every single wait
   /// Compare each collective (operation, dtype, count, name) across ranks before it starts. The
   /// environment variable TESSERA_CHECKED=1 on any rank turns it on for all.
   bool checked = false;
+  /// Ranks that count as one node, consecutive by world rank; 0: those that do share one. To try
+  /// the ways between nodes on one machine, or to treat NUMA domains as nodes. The environment
+  /// variable TESSERA_RANKS_PER_NODE, the same on all ranks, is the default.
+  int ranks_per_node = default_ranks_per_node();
 };
 
-/// Bytes that this rank passed to collectives of one communicator, by the logical volume formulas:
-/// what it received from others.
+/// What one kind of collective brought to this rank.
+struct TrafficVolume {
+  std::int64_t logical_bytes = 0;  ///< what plain collectives would have received from others
+  /// What was received from others or read in their memory: less, where ranks share memory. (Or
+  /// more: contributions read there are never narrowed.)
+  std::int64_t moved_bytes = 0;
+};
+
+/// Volume and time of one communicator's collectives on this rank.
 struct Traffic {
-  std::int64_t all_gather_bytes = 0;
-  std::int64_t reduce_scatter_bytes = 0;
-  std::int64_t all_to_all_bytes = 0;
-  std::int64_t all_reduce_bytes = 0;
+  TrafficVolume all_gather;
+  TrafficVolume reduce_scatter;
+  TrafficVolume all_to_all;
+  TrafficVolume all_reduce;
+  /// Of operations that were started and waited for later: from the start to the end of the wait,
+  /// and in the wait alone. The share that work hid is 1 - waited_s / in_flight_s.
+  double in_flight_s = 0.0;
+  double waited_s = 0.0;
+
+  Traffic& operator+=(const Traffic& other);
+  Traffic& operator-=(const Traffic& other);
 };
 
 class Collectives;  // the backend: collectives.hpp
@@ -81,14 +102,17 @@ class Communicator {
   const std::string& name() const { return name_; }
   MPI_Comm mpi() const { return mpi_; }  ///< for HDF5's MPI driver; stays owned by this object
   const CommunicatorOptions& options() const { return options_; }
-  const Traffic& traffic() const { return traffic_; }
+  const Traffic& traffic() const { return *traffic_; }
+  /// Counts what goes past the collectives below, through shared memory. local.
+  void count_volume(TrafficVolume Traffic::*kind, TrafficVolume volume) const;
+  void count_time(double in_flight_s, double waited_s) const;
   /// Ranks of this group, ascending, in the numbering of the communicator that the first in the
   /// line of splits was made from (0 .. size()-1 for one that was not split).
   const std::vector<int>& world_ranks() const { return world_ranks_; }
 
   /// Ranks with equal colour form a new communicator, ordered by this one's ranks. collective.
   Communicator split(int colour, std::string name) const;
-  /// The ranks that share this rank's node. collective.
+  /// The ranks that share this rank's node (see CommunicatorOptions::ranks_per_node). collective.
   Communicator split_node(std::string name) const;
 
   // All below: collective over this communicator, the same order on all ranks. Buffers are host
@@ -125,8 +149,16 @@ class Communicator {
   /// Non-blocking all_gather; both buffers stay untouched until wait() returns.
   template <class T>
   Request start_all_gather(std::string_view what, std::span<const T> mine, std::span<T> all) const {
+    expect_blocks(mine.size(), all.size());
     return start_all_gather_raw(what, mine.data(), as_count(mine.size()), all.data(),
-                                as_count(all.size()), dtype_of<T>);
+                                as_count(mine.size()), dtype_of<T>);
+  }
+  /// In place: rank r's block of `count` elements is at data + r * stride, and arrives there on
+  /// all other ranks; what lies between the blocks stays. stride >= count.
+  template <class T>
+  Request start_all_gather_strided(std::string_view what, T* data, std::int64_t count,
+                                   std::int64_t stride) const {
+    return start_all_gather_raw(what, data + rank_ * stride, count, data, stride, dtype_of<T>);
   }
   /// One value of each rank, in rank order.
   template <class T>
@@ -178,6 +210,7 @@ class Communicator {
   void set_up(MPI_Comm own, std::string name, CommunicatorOptions options);
   Communicator made_by_split(const Call& call, std::string name,
                              const std::function<int(MPI_Comm*)>& make) const;
+  void expect_blocks(std::size_t block, std::size_t all) const;
   static std::int64_t as_count(std::size_t n) { return static_cast<std::int64_t>(n); }
 
   void broadcast_raw(std::string_view what, void* data, std::int64_t count, Dtype dtype,
@@ -185,7 +218,7 @@ class Communicator {
   void all_reduce_raw(std::string_view what, void* data, std::int64_t count, Dtype dtype,
                       ReduceOp op) const;
   Request start_all_gather_raw(std::string_view what, const void* mine, std::int64_t count,
-                               void* all, std::int64_t all_count, Dtype dtype) const;
+                               void* all, std::int64_t stride, Dtype dtype) const;
   Request start_reduce_scatter_raw(std::string_view what, const void* all, std::int64_t all_count,
                                    void* mine, std::int64_t count, Dtype dtype) const;
   void all_to_all_raw(std::string_view what, const void* send, std::int64_t send_count,
@@ -202,7 +235,7 @@ class Communicator {
   std::vector<int> world_ranks_;
   std::shared_ptr<Collectives> collectives_;
   std::shared_ptr<CallChecker> checker_;  // null unless options_.checked
-  mutable Traffic traffic_;
+  std::shared_ptr<Traffic> traffic_;      // outlives requests in flight
 };
 
 }  // namespace tessera::comm

@@ -28,7 +28,8 @@ std::optional<SharedCounters> SharedCounters::allocate(const Communicator& node,
 }
 
 SharedCounters::SharedCounters(const Communicator& node, SharedMemory memory)
-    : name_(node.name()),
+    : mpi_(node.mpi()),
+      name_(node.name()),
       rank_(node.rank()),
       size_(node.size()),
       deadline_(node.options().deadline),
@@ -47,8 +48,11 @@ bool SharedCounters::reached(std::int64_t counter, std::int64_t value) const {
 
 void SharedCounters::wait(std::string_view what, std::int64_t counter, std::int64_t value) const {
   if (reached(counter, value)) return;
-  wait_until({name_, OperationKind::barrier, std::string(what), rank_, size_, deadline_},
-             [&] { return reached(counter, value); });
+  wait_until({name_, OperationKind::barrier, std::string(what), rank_, size_, deadline_}, [&] {
+    int there = 0;  // what is in flight through MPI goes on meanwhile
+    check_mpi(MPI_Iprobe(MPI_ANY_SOURCE, 0, mpi_, &there, MPI_STATUS_IGNORE), "MPI_Iprobe");
+    return reached(counter, value);
+  });
 }
 
 }  // namespace tessera::comm

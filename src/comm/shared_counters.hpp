@@ -15,7 +15,8 @@ namespace tessera::comm {
 /// A row of counters for each rank of a node, all 0 at first. Each rank sets its own, upwards.
 class SharedCounters {
  public:
-  /// Empty on all ranks alike where there is no shared memory. collective over node.
+  /// Empty on all ranks alike where there is no shared memory. `node` must outlive the counters.
+  /// collective over node.
   static std::optional<SharedCounters> allocate(const Communicator& node,
                                                 std::int64_t num_counters);
 
@@ -30,6 +31,7 @@ class SharedCounters {
  private:
   SharedCounters(const Communicator& node, SharedMemory memory);
 
+  MPI_Comm mpi_;
   std::string name_;
   int rank_;
   int size_;

@@ -90,5 +90,5 @@ TEST_CASE("exceptions that are not Tessera's get a kind") {
 TEST_CASE("agreeing that nobody failed costs one small all-reduce") {
   const Communicator comm(MPI_COMM_WORLD, "world");
   agree(comm, "nothing", nullptr);
-  CHECK(comm.traffic().all_reduce_bytes == 2 * (comm.size() - 1) * 4 / comm.size());
+  CHECK(comm.traffic().all_reduce.logical_bytes == 2 * (comm.size() - 1) * 4 / comm.size());
 }

@@ -212,10 +212,10 @@ TEST_CASE("traffic counts the bytes that came from other ranks") {
   comm.all_reduce("a", std::span<float>(mine), ReduceOp::sum);
   std::vector<float> other(all.size());
   comm.all_to_all("t", std::span<const float>(all), std::span<float>(other));
-  CHECK(comm.traffic().all_gather_bytes == (p - 1) * 48);
-  CHECK(comm.traffic().reduce_scatter_bytes == (p - 1) * 48);
-  CHECK(comm.traffic().all_reduce_bytes == 2 * (p - 1) * 48 / p);
-  CHECK(comm.traffic().all_to_all_bytes == (p - 1) * 48);
+  CHECK(comm.traffic().all_gather.logical_bytes == (p - 1) * 48);
+  CHECK(comm.traffic().reduce_scatter.logical_bytes == (p - 1) * 48);
+  CHECK(comm.traffic().all_reduce.logical_bytes == 2 * (p - 1) * 48 / p);
+  CHECK(comm.traffic().all_to_all.logical_bytes == (p - 1) * 48);
 }
 
 TEST_CASE("split keeps the order of ranks and remembers who they were") {

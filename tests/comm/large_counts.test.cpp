@@ -50,20 +50,23 @@ TEST_CASE("broadcast and all_reduce go in pieces") {
   CHECK(sums == values(w.size - 1, count));
 }
 
-TEST_CASE("all_gather goes in pieces, in place or not") {
+TEST_CASE("all_gather goes in pieces, in place or not, and leaves what is between the blocks") {
   const World w;
   const std::int64_t count = GENERATE(2, 3, 7, 16);
   const bool in_place = GENERATE(false, true);
+  const std::int64_t gap = GENERATE(0, 5);
   const auto mine = values(w.rank, count);
-  std::vector<double> all(static_cast<std::size_t>(count * w.size)), expected;
+  std::vector<double> expected;
   for (int r = 0; r < w.size; ++r) {
     const auto block = values(r, count);
     expected.insert(expected.end(), block.begin(), block.end());
+    expected.insert(expected.end(), static_cast<std::size_t>(gap), -1.0);
   }
-  double* own = all.data() + w.rank * count;
-  std::copy(mine.begin(), mine.end(), own);
-  complete(
-      w.collectives->start_all_gather(in_place ? own : mine.data(), count, all.data(), Dtype::f64));
+  std::vector<double> all(expected.size(), -1.0);
+  double* own = all.data() + w.rank * (count + gap);
+  if (in_place) std::copy(mine.begin(), mine.end(), own);
+  complete(w.collectives->start_all_gather(in_place ? own : mine.data(), count, all.data(),
+                                           count + gap, Dtype::f64));
   CHECK(all == expected);
 }
 

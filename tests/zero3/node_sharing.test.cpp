@@ -104,15 +104,57 @@ TEMPLATE_TEST_CASE("Training through shared memory leaves the same bits as throu
   }
 }
 
+// Over nodes the order is another one, a fixed one.
+TEMPLATE_TEST_CASE("Over several nodes training is repeated to the bit and close to one node's", "",
+                   float, bf16) {
+  const auto transport = GENERATE(GradientTransport::f32, GradientTransport::bf16);
+  for (const int ranks_per_node : test::node_sizes()) {
+    for (const int expert : expert_axes()) {
+      const comm::ProcessGrid grid(MPI_COMM_WORLD, {expert}, {.ranks_per_node = ranks_per_node});
+      const Trace first = run_steps<TestType>(grid, transport);
+      CHECK(run_steps<TestType>(grid, transport) == first);
+      const SharedMemorySetting setting(false);
+      const Trace travelling = run_steps<TestType>(grid, transport);
+      const bool is_narrow = transport == GradientTransport::bf16 || std::is_same_v<TestType, bf16>;
+      CHECK_CLOSE(first.numbers, travelling.numbers, is_narrow ? 1e-2 : 1e-5,
+                  is_narrow ? 0.1 : 1e-4);
+    }
+  }
+}
+
+// What a gather and a reduction count, and what they really move.
+TEST_CASE("Volumes are those of plain collectives; moved is what passes between ranks") {
+  for (const int ranks_per_node : test::node_sizes()) {
+    const comm::ProcessGrid grid(MPI_COMM_WORLD, {1}, {.ranks_per_node = ranks_per_node});
+    ParameterStore<bf16> store(test::specs(grid));
+    store.gather(0);
+    store.release(0);
+    store.reduce(0);
+    store.finish_reductions();
+    const std::int64_t shard = store.unit(0).layout().shard_size();
+    const std::int64_t size = grid.world().size();
+    const std::int64_t node = ranks_per_node == 0 ? size : ranks_per_node;
+    const std::int64_t other_nodes = size / node - 1;
+    const comm::Traffic& traffic = grid.world().traffic();
+    CHECK(traffic.all_gather.logical_bytes == (size - 1) * shard * 2);
+    CHECK(traffic.all_gather.moved_bytes == other_nodes * shard * 2);
+    CHECK(traffic.reduce_scatter.logical_bytes == (size - 1) * shard * 4);
+    CHECK(traffic.reduce_scatter.moved_bytes ==
+          (node - 1) * (other_nodes + 1) * shard * 4 + other_nodes * shard * 4);
+    CHECK(traffic.waited_s <= traffic.in_flight_s);
+  }
+}
+
 // Every rank dawdles where it likes: a buffer that is used again too early shows another round's
 // values.
 TEMPLATE_TEST_CASE("Nobody overwrites what a late rank still reads", "", float, bf16) {
+  const int ranks_per_node = GENERATE(from_range(test::node_sizes()));
   for (const int expert : expert_axes()) {
-    const comm::ProcessGrid grid(MPI_COMM_WORLD, {expert});
+    const comm::ProcessGrid grid(MPI_COMM_WORLD, {expert}, {.ranks_per_node = ranks_per_node});
     ParameterStore<TestType> store(test::specs(grid));
     std::mt19937 random(static_cast<unsigned>(grid.world().rank()));
     int num_wrong = 0;
-    for (int round = 0; round < 25; ++round) {
+    for (int round = 0; round < 15; ++round) {
       // Some rounds write the masters anew, some gather the old ones again.
       const auto value = [&](const Parameter&, std::int64_t element) {
         return static_cast<float>((element + round / 2) % 128);
@@ -154,7 +196,8 @@ TEMPLATE_TEST_CASE("Nobody overwrites what a late rank still reads", "", float, 
 
 TEMPLATE_TEST_CASE("Masters written anew are what is gathered next, gathered before or not", "",
                    float, bf16) {
-  const comm::ProcessGrid grid(MPI_COMM_WORLD, {1});
+  const int ranks_per_node = GENERATE(from_range(test::node_sizes()));
+  const comm::ProcessGrid grid(MPI_COMM_WORLD, {1}, {.ranks_per_node = ranks_per_node});
   ParameterStore<TestType> store(test::specs(grid));
   const auto holds = [&](float expected) {
     int num_wrong = 0;

@@ -21,6 +21,15 @@ inline std::vector<int> expert_axes() {
   return axes;
 }
 
+/// How many ranks to take for one node: as it is, and every division into nodes of two or more.
+inline std::vector<int> node_sizes() {
+  std::vector<int> sizes{0};
+  for (const int size : expert_axes()) {
+    if (size > 1) sizes.push_back(size);
+  }
+  return sizes;
+}
+
 inline std::vector<UnitSpec> specs(const comm::ProcessGrid& grid) {
   const Parameter matrix{"a", {61, 70}};
   const Parameter norm{"norm", {5}, false, false, false};
