@@ -4,6 +4,7 @@
 // outputs are read. Backward: (3) in combine, before gradients of outputs that others wrote here
 // are read; (4) in dispatch, before gradients of rows are read. Each rank waits for all others, as
 // it needs rows of all. Whatever is overwritten was read before the last meeting but one.
+#include <numeric>
 #include <tessera/moe/dispatch.hpp>
 
 #include "base/contract.hpp"
@@ -142,6 +143,16 @@ RowsUnderWay<T> start_to_tokens(TokenExchange& exchange, const DispatchHandle& h
                                   times(handle.send_counts, width))};
 }
 
+/// Counts rows that were read or written in place as the all-to-all that they replace; counts: of
+/// what messages would have brought here. Nothing travels within a rank.
+void count_rows(const TokenExchange& exchange, const std::vector<std::int64_t>& counts,
+                std::int64_t row_bytes) {
+  const std::int64_t own = counts[static_cast<std::size_t>(exchange.axis().rank())];
+  const std::int64_t bytes =
+      (std::accumulate(counts.begin(), counts.end(), std::int64_t{0}) - own) * row_bytes;
+  exchange.axis().count_volume(&comm::Traffic::all_to_all, {bytes, bytes});
+}
+
 /// What the experts made of the rows that this rank sent, in sending order.
 template <class T>
 struct Returned {
@@ -155,6 +166,7 @@ Returned<T> finish_to_tokens(TokenExchange& exchange, const DispatchHandle& hand
   if (exchange.is_shared()) {
     exchange.await_others(what);
     exchange.lend(Area::results);
+    count_rows(exchange, handle.send_counts, rows.sent.extent(1) * std::int64_t{sizeof(T)});
     return {{}, at_owners<const T>(exchange, handle, Area::results, rows.sent.extent(1))};
   }
   rows.request.wait();
@@ -179,6 +191,7 @@ kernel::Matrix<T> dispatch_forward(TokenExchange& exchange, const DispatchHandle
   kernel::gather_rows<T>(kernel::Execution(), at_sources<T>(exchange, handle, x.extent(1)), rows);
   exchange.lend(Area::tokens);
   exchange.lend(Area::order);
+  count_rows(exchange, handle.receive_counts, x.extent(1) * std::int64_t{sizeof(T)});
   return rows;
 }
 
@@ -243,6 +256,7 @@ kernel::Matrix<const T> finish_combine_backward(TokenExchange& exchange,
   if (exchange.is_shared()) {
     exchange.await_others("combine backward");
     exchange.lend(Area::gradients);
+    count_rows(exchange, handle.receive_counts, gradients.sent.extent(1) * std::int64_t{sizeof(T)});
     return gradients.sent;
   }
   if (exchange.axis().size() == 1) return gradients.sent;

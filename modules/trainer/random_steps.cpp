@@ -49,15 +49,18 @@ StepProfile run(const comm::ProcessGrid& grid, const model::ModelConfig& config,
   step.max_grad_norm = 1.0;
   grid.world().barrier("start of the clocks");
   PhaseTimer timer([] { Kokkos::fence(); });
+  StepTraffic traffic(grid);
   for (std::int64_t i = 0; i <= options.num_steps; ++i) {
     comm::set_current_step(i + 1);
     timer.begin_step();
+    traffic.begin_step();
     if (train_step(grid, model, store, std::span(&batch, 1), {}, step).updated) {
       ++step.optimizer_step;
     }
     timer.end_step();
+    traffic.end_step();
   }
-  return step_profile(grid.world(), timer);
+  return step_profile(grid.world(), timer, traffic);
 }
 
 }  // namespace

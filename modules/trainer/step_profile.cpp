@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -55,6 +56,39 @@ StepProfile step_profile(const comm::Communicator& world, const PhaseTimer& time
   return profile;
 }
 
+StepTraffic::StepTraffic(const comm::ProcessGrid& grid) {
+  for (const comm::Communicator* each : {&grid.world(), &grid.expert(), &grid.replica()}) {
+    if (each->size() > 1) communicators_.push_back(each);
+  }
+  sums_.resize(communicators_.size());
+}
+
+void StepTraffic::begin_step() {
+  for (std::size_t i = 0; i < sums_.size(); ++i) sums_[i] -= communicators_[i]->traffic();
+}
+
+void StepTraffic::end_step() {
+  for (std::size_t i = 0; i < sums_.size(); ++i) sums_[i] += communicators_[i]->traffic();
+  ++num_steps_;
+}
+
+StepProfile step_profile(const comm::Communicator& world, const PhaseTimer& timer,
+                         const StepTraffic& traffic) {
+  StepProfile profile = step_profile(world, timer);
+  const double to_mib =
+      1.0 / (1024.0 * 1024.0 * static_cast<double>(std::max<std::int64_t>(traffic.num_steps(), 1)));
+  for (std::size_t i = 0; i < traffic.communicators().size(); ++i) {
+    const comm::Traffic& sum = traffic.sum(i);
+    const comm::TrafficVolume total = sum.total();
+    const double waited = sum.in_flight_s > 0.0 ? sum.waited_s / sum.in_flight_s : 1.0;
+    profile.traffic.push_back({traffic.communicators()[i]->name(),
+                               over_ranks(world, static_cast<double>(total.logical_bytes) * to_mib),
+                               over_ranks(world, static_cast<double>(total.moved_bytes) * to_mib),
+                               over_ranks(world, 1.0 - waited).mean});
+  }
+  return profile;
+}
+
 std::string describe(const StepProfile& profile) {
   std::string text = fmt::format("{:<20} {:>10} {:>10} {:>10} {:>8}\n", "phase [ms per step]",
                                  "min", "mean", "max", "share");
@@ -64,6 +98,14 @@ std::string describe(const StepProfile& profile) {
   };
   for (const StepProfile::Row& row : profile.rows) add(to_string(row.phase), row.ms, row.share);
   add("step", profile.step_ms, profile.num_steps > 0 ? 1.0 : 0.0);
+  if (!profile.traffic.empty()) {
+    text += fmt::format("{:<20} {:>10} {:>10} {:>10} {:>8}\n", "traffic [MiB / step]", "logical",
+                        "moved", "", "hidden");
+  }
+  for (const StepProfile::TrafficRow& row : profile.traffic) {
+    text += fmt::format("{:<20} {:>10.3f} {:>10.3f} {:>10} {:>7.1f}%\n", row.communicator,
+                        row.logical_mib.mean, row.moved_mib.mean, "", 100.0 * row.hidden);
+  }
   text += fmt::format("min, mean and max over {} rank{}; mean of {} step{}\n", profile.num_ranks,
                       profile.num_ranks == 1 ? "" : "s", profile.num_steps,
                       profile.num_steps == 1 ? "" : "s, the first of the run left out");
@@ -78,6 +120,12 @@ std::string to_json(const StepProfile& profile) {
   for (const StepProfile::Row& row : profile.rows) {
     json["phases"].push_back(
         {{"phase", to_string(row.phase)}, {"ms", to_json(row.ms)}, {"share", row.share}});
+  }
+  for (const StepProfile::TrafficRow& row : profile.traffic) {
+    json["traffic"].push_back({{"communicator", row.communicator},
+                               {"logical_mib", to_json(row.logical_mib)},
+                               {"moved_mib", to_json(row.moved_mib)},
+                               {"hidden", row.hidden}});
   }
   return json.dump(1);
 }

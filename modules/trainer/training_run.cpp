@@ -83,6 +83,7 @@ class Run {
   TrainingSummary summary_;
   std::optional<PhaseTimer> timer_;
   double load_s_ = 0.0;
+  std::optional<StepTraffic> traffic_;
 };
 
 template <class T>
@@ -222,11 +223,12 @@ template <class T>
 void Run<T>::start_profile() {
   grid_.world().barrier("start of the clocks");
   timer_.emplace([] { Kokkos::fence(); });
+  traffic_.emplace(grid_);
 }
 
 template <class T>
 void Run<T>::finish_profile() {
-  const StepProfile profile = step_profile(grid_.world(), *timer_);
+  const StepProfile profile = step_profile(grid_.world(), *timer_, *traffic_);
   write_profile(grid_.world(), *timer_, profile, options_.output);
   if (grid_.world().rank() == 0) fmt::print("{}", describe(profile));
 }
@@ -249,8 +251,10 @@ TrainingSummary Run<T>::train(const StopRequest& stop) {
   if (options_.profile) start_profile();
   while (state_.step < last_step_ && !summary_.interrupted) {
     if (timer_) timer_->begin_step();
+    if (traffic_) traffic_->begin_step();
     StepMetrics metrics = step();
     if (timer_) timer_->end_step();
+    if (traffic_) traffic_->end_step();
     const bool is_last = state_.step == last_step_;
     const auto due = [&](std::int64_t every) { return every > 0 && state_.step % every == 0; };
     if (sampler_.num_held_out() > 0 && (due(options_.evaluate_every) || is_last)) {

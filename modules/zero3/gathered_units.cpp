@@ -190,6 +190,11 @@ void GatheredUnits<T>::release(std::size_t unit_idx) {
   state.slot = nullptr;
 }
 
+template <class T>
+void GatheredUnits<T>::progress() {
+  for (State& state : states_) state.request.test();
+}
+
 /// A rank that has come here has released all that it gathered before; once all have come, each may
 /// write its shard.
 template <class T>

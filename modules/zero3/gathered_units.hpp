@@ -27,6 +27,7 @@ class GatheredUnits {
   void prefetch(std::size_t unit_idx);
   const T* gather(std::size_t unit_idx);
   void release(std::size_t unit_idx);
+  void progress();
   void open_masters();
   kernel::Vector<T> working_shard(std::size_t unit_idx) const;
   void set_written(std::size_t unit_idx);

@@ -63,6 +63,36 @@ float* GradientSums::contribution(std::size_t unit_idx) {
   return mine->data;
 }
 
+float* GradientSums::overwritable(std::size_t unit_idx) {
+  const Unit& unit = units_[unit_idx];
+  float* whole = nullptr;
+  if (unit.group().size() == 1) {
+    if (!is_zero_[unit_idx]) return nullptr;
+    is_zero_[unit_idx] = false;
+    whole = unit.gradient().data();
+  } else {
+    if (contributions_[unit_idx]) return nullptr;
+    const TimedPhase timed(StepPhase::reduce_scatter);
+    contributions_[unit_idx] = borrow(unit_idx);
+    whole = contributions_[unit_idx]->data;
+  }
+  zero_padding(unit, whole);
+  return whole;
+}
+
+void GradientSums::zero_padding(const Unit& unit, float* whole) const {
+  for (std::size_t i = 0; i < unit.parameters().size(); ++i) {
+    const bool is_last = i + 1 == unit.parameters().size();
+    const std::int64_t end = unit.layout().offset(i) + unit.layout().local_size(i);
+    const std::int64_t next = is_last ? unit.layout().flat_size() : unit.layout().offset(i + 1);
+    Kokkos::deep_copy(execution_, kernel::Vector<float>(whole + end, next - end), 0.0f);
+  }
+}
+
+void GradientSums::progress() {
+  for (Sum& sum : sums_) sum.request.test();
+}
+
 GradientSums::Contribution GradientSums::borrow(std::size_t unit_idx) {
   const std::int64_t bytes = units_[unit_idx].layout().flat_size() * std::int64_t{sizeof(float)};
   Contribution contribution;

@@ -24,8 +24,11 @@ class GradientSums {
   GradientSums(const std::deque<Unit>& units, const std::vector<const NodeGroup*>& groups,
                GradientTransport transport, BufferPool& pool);
 
-  /// As gradient(), reduce(), finish_reductions() and zero_gradients() of ParameterStore.
+  /// As gradient(), overwritable_gradient(), progress(), reduce(), finish_reductions() and
+  /// zero_gradients() of ParameterStore.
   float* contribution(std::size_t unit_idx);
+  float* overwritable(std::size_t unit_idx);
+  void progress();
   void start(std::size_t unit_idx);
   void finish_all();
   void zero();
@@ -48,6 +51,7 @@ class GradientSums {
     bool shares_memory = false;  ///< on the node at least
   };
 
+  void zero_padding(const Unit& unit, float* whole) const;
   Contribution borrow(std::size_t unit_idx);
   bool stays_on_node(const Sum& sum) const;
   void wait_for_neighbours(Sum& sum);

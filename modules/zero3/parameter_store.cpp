@@ -57,6 +57,15 @@ float* ParameterStore<T>::gradient(std::size_t unit_idx) {
   return gradients_->contribution(unit_idx);
 }
 template <class T>
+float* ParameterStore<T>::overwritable_gradient(std::size_t unit_idx) {
+  return gradients_->overwritable(unit_idx);
+}
+template <class T>
+void ParameterStore<T>::progress() {
+  gathered_->progress();
+  gradients_->progress();
+}
+template <class T>
 void ParameterStore<T>::reduce(std::size_t unit_idx) {
   gradients_->start(unit_idx);
 }

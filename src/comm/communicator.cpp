@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "comm/communicator.hpp"
 
+#include <array>
 #include <cstdlib>
 #include <exception>
 #include <numeric>
@@ -59,9 +60,24 @@ MPI_Comm duplicate(MPI_Comm comm, const std::string& name, std::chrono::millisec
 
 }  // namespace
 
+namespace {
+
+constexpr std::array traffic_kinds = {&Traffic::all_gather, &Traffic::reduce_scatter,
+                                      &Traffic::all_to_all, &Traffic::all_reduce};
+
+}  // namespace
+
+TrafficVolume Traffic::total() const {
+  TrafficVolume sum;
+  for (const auto kind : traffic_kinds) {
+    sum.logical_bytes += (this->*kind).logical_bytes;
+    sum.moved_bytes += (this->*kind).moved_bytes;
+  }
+  return sum;
+}
+
 Traffic& Traffic::operator+=(const Traffic& other) {
-  for (const auto kind : {&Traffic::all_gather, &Traffic::reduce_scatter, &Traffic::all_to_all,
-                          &Traffic::all_reduce}) {
+  for (const auto kind : traffic_kinds) {
     (this->*kind).logical_bytes += (other.*kind).logical_bytes;
     (this->*kind).moved_bytes += (other.*kind).moved_bytes;
   }
@@ -71,8 +87,7 @@ Traffic& Traffic::operator+=(const Traffic& other) {
 }
 
 Traffic& Traffic::operator-=(const Traffic& other) {
-  for (const auto kind : {&Traffic::all_gather, &Traffic::reduce_scatter, &Traffic::all_to_all,
-                          &Traffic::all_reduce}) {
+  for (const auto kind : traffic_kinds) {
     (this->*kind).logical_bytes -= (other.*kind).logical_bytes;
     (this->*kind).moved_bytes -= (other.*kind).moved_bytes;
   }
@@ -96,12 +111,15 @@ int default_ranks_per_node() {
 }
 
 Request::Request() = default;
-Request::Request(std::function<void()> wait) : wait_(std::move(wait)) {}
-Request::Request(Request&& other) noexcept : wait_(std::exchange(other.wait_, nullptr)) {}
+Request::Request(std::function<void()> wait, std::function<bool()> test)
+    : wait_(std::move(wait)), test_(std::move(test)) {}
+Request::Request(Request&& other) noexcept
+    : wait_(std::exchange(other.wait_, nullptr)), test_(std::exchange(other.test_, nullptr)) {}
 
 Request& Request::operator=(Request&& other) noexcept {
   TESSERA_EXPECT(!pending());
   wait_ = std::exchange(other.wait_, nullptr);
+  test_ = std::exchange(other.test_, nullptr);
   return *this;
 }
 
@@ -117,9 +135,52 @@ Request::~Request() {
   }
 }
 
+bool Request::test() { return !pending() || (test_ && test_()); }
+
 void Request::wait() {
   if (const auto wait = std::exchange(wait_, nullptr)) wait();
 }
+
+// An operation between start and wait.
+struct Communicator::Flight {
+  Flight(CallSite call, std::shared_ptr<Operation> started, std::shared_ptr<Collectives> by,
+         std::shared_ptr<Traffic> counted)
+      : site(std::move(call)),
+        operation(std::move(started)),
+        backend(std::move(by)),
+        traffic(std::move(counted)) {}
+
+  template <class Body>
+  void guarded(const Body& body) {
+    try {
+      body();
+    } catch (...) {
+      backend->mark_broken();
+      throw;
+    }
+  }
+
+  bool test() {
+    guarded([&] { complete = complete || operation->test(); });
+    if (complete && seconds == 0.0) seconds = seconds_since(begin);
+    return complete;
+  }
+
+  void wait() {
+    const auto wait_begin = std::chrono::steady_clock::now();
+    if (!complete) guarded([&] { wait_for(site, *operation); });
+    traffic->in_flight_s += seconds > 0.0 ? seconds : seconds_since(begin);
+    traffic->waited_s += complete ? 0.0 : seconds_since(wait_begin);
+  }
+
+  CallSite site;
+  std::shared_ptr<Operation> operation;
+  std::shared_ptr<Collectives> backend;
+  std::shared_ptr<Traffic> traffic;
+  std::chrono::steady_clock::time_point begin = std::chrono::steady_clock::now();
+  double seconds = 0.0;  // from begin to when a test found it complete
+  bool complete = false;
+};
 
 Communicator::Communicator(MPI_Comm parent, std::string name, CommunicatorOptions options) {
   MPI_Comm own = duplicate(parent, name, options.deadline);
@@ -203,18 +264,8 @@ Request Communicator::start(const Call& call) const {
     throw Error(error.kind(), describe(site) + ": " + error.what());
   }
   note_collective_end();
-  const auto begin = std::chrono::steady_clock::now();
-  return Request([site, operation, backend = collectives_, traffic = traffic_, begin] {
-    const auto wait_begin = std::chrono::steady_clock::now();
-    try {
-      wait_for(site, *operation);
-    } catch (...) {
-      backend->mark_broken();
-      throw;
-    }
-    traffic->in_flight_s += seconds_since(begin);
-    traffic->waited_s += seconds_since(wait_begin);
-  });
+  const auto flight = std::make_shared<Flight>(site, std::move(operation), collectives_, traffic_);
+  return Request([flight] { flight->wait(); }, [flight] { return flight->test(); });
 }
 
 Communicator Communicator::made_by_split(const Call& call, std::string name,

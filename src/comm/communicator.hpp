@@ -56,6 +56,7 @@ struct Traffic {
   double in_flight_s = 0.0;
   double waited_s = 0.0;
 
+  TrafficVolume total() const;
   Traffic& operator+=(const Traffic& other);
   Traffic& operator-=(const Traffic& other);
 };
@@ -66,23 +67,27 @@ enum class OperationKind : std::int32_t;
 
 /// An operation in flight. wait() completes it, with the communicator's deadline. Where several are
 /// in flight, all ranks wait for them in the same order: an operation makes progress only while it
-/// is waited for. Destroying an unfinished request is a contract violation (MPI still owns the
-/// buffers), except while an exception unwinds: then it is given two seconds to complete.
+/// is waited for or tested. Destroying an unfinished request is a contract violation (MPI still
+/// owns the buffers), except while an exception unwinds: then it is given two seconds to complete.
 class Request {
  public:
   Request();
-  explicit Request(std::function<void()> wait);
+  /// `test` makes progress and tells whether the operation is complete; none: wait() alone knows.
+  explicit Request(std::function<void()> wait, std::function<bool()> test = {});
   Request(Request&&) noexcept;
   Request& operator=(Request&&) noexcept;
   ~Request();
 
   bool pending() const { return static_cast<bool>(wait_); }
+  /// Moves the operation on; whether wait() would return at once. Throws Error::communication.
+  bool test();
   /// Completes the operation; a second call does nothing. Throws Error::communication past the
   /// deadline.
   void wait();
 
  private:
   std::function<void()> wait_;
+  std::function<bool()> test_;
 };
 
 class Communicator {
@@ -206,6 +211,7 @@ class Communicator {
  private:
   Communicator() = default;
   struct Call;
+  struct Flight;
   Request start(const Call& call) const;
   void set_up(MPI_Comm own, std::string name, CommunicatorOptions options);
   Communicator made_by_split(const Call& call, std::string name,

@@ -57,11 +57,16 @@ Trace run_steps(const comm::ProcessGrid& grid, GradientTransport transport) {
       for (std::size_t unit = 0; unit < store.num_units(); ++unit) {
         const T* whole = store.gather(unit);
         if (unit + 1 < store.num_units()) store.prefetch(unit + 1);
-        float* gradient = store.gradient(unit);
+        // The second unit is written, the others are added to.
+        float* gradient = unit == 1 ? store.overwritable_gradient(unit) : nullptr;
+        const bool overwrites = gradient != nullptr;
+        if (!overwrites) gradient = store.gradient(unit);
+        store.progress();
         test::for_each_element(
             store, unit, [&](const Parameter&, std::int64_t i, std::int64_t element) {
               const float value = static_cast<float>(whole[i]);
-              gradient[i] += contribution(rank, unit, element + micro_step, value);
+              const float own = contribution(rank, unit, element + micro_step, value);
+              gradient[i] = overwrites ? own : gradient[i] + own;
               trace.numbers.push_back(value);
             });
         store.release(unit);

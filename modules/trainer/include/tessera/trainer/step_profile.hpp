@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "base/phase_timer.hpp"
-#include "comm/communicator.hpp"
+#include "comm/process_grid.hpp"
 
 namespace tessera::trainer {
 
@@ -20,7 +20,31 @@ struct OverRanks {
 /// collective over world.
 OverRanks over_ranks(const comm::Communicator& world, double value);
 
+/// What the grid's communicators carry in training steps, and in nothing between them.
+class StepTraffic {
+ public:
+  explicit StepTraffic(const comm::ProcessGrid& grid);
+  void begin_step();
+  void end_step();
+
+  std::int64_t num_steps() const { return num_steps_; }
+  const std::vector<const comm::Communicator*>& communicators() const { return communicators_; }
+  /// Of the communicator with that index, summed over the steps. local.
+  const comm::Traffic& sum(std::size_t index) const { return sums_[index]; }
+
+ private:
+  std::vector<const comm::Communicator*> communicators_;
+  std::vector<comm::Traffic> sums_;
+  std::int64_t num_steps_ = 0;
+};
+
 struct StepProfile {
+  /// Of one communicator, per step. @see comm::Traffic
+  struct TrafficRow {
+    std::string communicator;
+    OverRanks logical_mib, moved_mib;
+    double hidden = 0.0;  ///< share of the time in flight in which no rank waited; mean over ranks
+  };
   struct Row {
     StepPhase phase;
     OverRanks ms;        ///< per step, without inner phases
@@ -29,11 +53,15 @@ struct StepProfile {
   int num_ranks = 0;
   std::int64_t num_steps = 0;
   OverRanks step_ms;
+  std::vector<TrafficRow> traffic;
   std::vector<Row> rows;  ///< phases that some rank was in; their means add up to the step's
 };
 
 /// collective over world.
 StepProfile step_profile(const comm::Communicator& world, const PhaseTimer& timer);
+/// The same with the traffic. collective over world.
+StepProfile step_profile(const comm::Communicator& world, const PhaseTimer& timer,
+                         const StepTraffic& traffic);
 
 /// Table for people. local.
 std::string describe(const StepProfile& profile);

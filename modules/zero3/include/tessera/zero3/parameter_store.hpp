@@ -61,11 +61,17 @@ class ParameterStore {
   /// Zeroed f32 buffer [flat_size] for this rank's contribution to the unit's gradient; the same
   /// one until reduce(). local.
   float* gradient(std::size_t unit_idx);
+  /// The same buffer, not zeroed but for what lies between parameters, if nothing has been added to
+  /// it yet: the caller overwrites all of the unit's gradient. Null otherwise. local.
+  float* overwritable_gradient(std::size_t unit_idx);
   /// Starts the sum of all contributions over the group; the unit's gradient shard receives it
   /// (added) in finish_reductions() at the latest. collective over its group.
   void reduce(std::size_t unit_idx);
   /// Completes all started reductions. collective over their groups.
   void finish_reductions();
+  /// Moves gathers and reductions in flight on; cheap, to be called between kernels: MPI moves
+  /// nothing on its own. local.
+  void progress();
   /// Gradient shards to zero, before the first micro-step. local.
   void zero_gradients();
 
