@@ -120,6 +120,7 @@ kernel::Matrix<float> Transformer<T>::forward_layers(const Batch& batch, kernel:
       x = attention.forward(dense, x, kept.attention);
     }
     if (recompute_ != Recompute::none) forget_attention(kept.attention);
+    store_.progress();
     // Gathered before the next unit's gather begins: all ranks wait for requests in one order.
     if (has_experts(layer)) gathered(units_.expert(layer));
     if (!is_last) store_.prefetch(units_.dense(layer + 1));
@@ -220,6 +221,7 @@ void Transformer<T>::backward_layers(const Batch& batch, std::vector<Saved>& sav
     const AttentionBlock<T> attention(config_, rope_, layer, batch.sequences, batch.length);
     if (recompute_ == Recompute::layer) forward_again(layer, dense, attention, kept);
     backward_mlp(layer, dense, kept, aux_gradient, gradients, dx);
+    store_.progress();
     kept.moe = {};
     kept.mlp = {};
     if (recompute_ == Recompute::attention) {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "comm/communicator.hpp"
 
-#include <array>
 #include <cstdlib>
 #include <exception>
 #include <numeric>
@@ -60,42 +59,6 @@ MPI_Comm duplicate(MPI_Comm comm, const std::string& name, std::chrono::millisec
 
 }  // namespace
 
-namespace {
-
-constexpr std::array traffic_kinds = {&Traffic::all_gather, &Traffic::reduce_scatter,
-                                      &Traffic::all_to_all, &Traffic::all_reduce};
-
-}  // namespace
-
-TrafficVolume Traffic::total() const {
-  TrafficVolume sum;
-  for (const auto kind : traffic_kinds) {
-    sum.logical_bytes += (this->*kind).logical_bytes;
-    sum.moved_bytes += (this->*kind).moved_bytes;
-  }
-  return sum;
-}
-
-Traffic& Traffic::operator+=(const Traffic& other) {
-  for (const auto kind : traffic_kinds) {
-    (this->*kind).logical_bytes += (other.*kind).logical_bytes;
-    (this->*kind).moved_bytes += (other.*kind).moved_bytes;
-  }
-  in_flight_s += other.in_flight_s;
-  waited_s += other.waited_s;
-  return *this;
-}
-
-Traffic& Traffic::operator-=(const Traffic& other) {
-  for (const auto kind : traffic_kinds) {
-    (this->*kind).logical_bytes -= (other.*kind).logical_bytes;
-    (this->*kind).moved_bytes -= (other.*kind).moved_bytes;
-  }
-  in_flight_s -= other.in_flight_s;
-  waited_s -= other.waited_s;
-  return *this;
-}
-
 int default_ranks_per_node() {
   const char* text = std::getenv("TESSERA_RANKS_PER_NODE");
   if (text == nullptr || *text == '\0') return 0;
@@ -108,37 +71,6 @@ int default_ranks_per_node() {
          text);
   }
   return static_cast<int>(value);
-}
-
-Request::Request() = default;
-Request::Request(std::function<void()> wait, std::function<bool()> test)
-    : wait_(std::move(wait)), test_(std::move(test)) {}
-Request::Request(Request&& other) noexcept
-    : wait_(std::exchange(other.wait_, nullptr)), test_(std::exchange(other.test_, nullptr)) {}
-
-Request& Request::operator=(Request&& other) noexcept {
-  TESSERA_EXPECT(!pending());
-  wait_ = std::exchange(other.wait_, nullptr);
-  test_ = std::exchange(other.test_, nullptr);
-  return *this;
-}
-
-// While an exception unwinds the owner had no chance to wait: do it for him, briefly, so that MPI
-// does not write into buffers that are gone.
-Request::~Request() {
-  if (!pending()) return;
-  TESSERA_EXPECT(std::uncaught_exceptions() > 0);
-  try {
-    wait();
-  } catch (const std::exception&) {
-    wait_ = nullptr;  // the exception under way tells more
-  }
-}
-
-bool Request::test() { return !pending() || (test_ && test_()); }
-
-void Request::wait() {
-  if (const auto wait = std::exchange(wait_, nullptr)) wait();
 }
 
 // An operation between start and wait.
@@ -329,16 +261,6 @@ std::string Communicator::broadcast_string(std::string_view what, std::string te
   text.resize(static_cast<std::size_t>(length));
   broadcast(what, std::span<char>(text), root);
   return text;
-}
-
-void Communicator::count_volume(TrafficVolume Traffic::*kind, TrafficVolume volume) const {
-  ((*traffic_).*kind).logical_bytes += volume.logical_bytes;
-  ((*traffic_).*kind).moved_bytes += volume.moved_bytes;
-}
-
-void Communicator::count_time(double in_flight_s, double waited_s) const {
-  traffic_->in_flight_s += in_flight_s;
-  traffic_->waited_s += waited_s;
 }
 
 void Communicator::expect_blocks(std::size_t block, std::size_t all) const {
