@@ -47,7 +47,8 @@ TEST_CASE(
 
 TEST_CASE("a rank that waits in vain gives up at the deadline and names what for") {
   const Communicator outside = make_node(20s);
-  const auto counters = SharedCounters::allocate(make_node(200ms), 1);
+  const Communicator impatient = make_node(200ms);
+  const auto counters = SharedCounters::allocate(impatient, 1);
   REQUIRE_ALL(outside, counters.has_value());
   set_log_sink([](LogLevel, const std::string&) {});
   std::string text;
