@@ -134,6 +134,7 @@ void Hdf5Writer::Impl::embed(const EmbeddedFiles& content, const FileList& list)
     write(require_entry(files_group, parameter), files_group, {&parameter, 0, bytes, 0},
           std::span(reinterpret_cast<const std::uint8_t*>(text.data()), text.size()));
   }
+  written_bytes = 0;  // counts tensors alone
 }
 
 // Where the last dataset ends. H5Fget_filesize fails before the first flush of a file with MPI-IO.
