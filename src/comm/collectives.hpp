@@ -5,6 +5,7 @@
 
 #include <mpi.h>
 
+#include <atomic>
 #include <cstdint>
 #include <limits>
 #include <memory>
@@ -38,6 +39,9 @@ class Operation {
   /// True once the operation is complete. Makes progress, never blocks. Throws
   /// Error::communication.
   virtual bool test() = 0;
+  /// Lets what `stream` is given from now on wait for the operation, and not the host. False where
+  /// only the host can wait. local.
+  virtual bool hold(ComputeStream) { return false; }
 };
 
 /// Collectives of one group of ranks. Each start is collective over the group, in the same order on
@@ -46,6 +50,10 @@ class Collectives {
  public:
   using Started = std::unique_ptr<Operation>;
   virtual ~Collectives() = default;
+
+  /// What is started next finds device memory as the work leaves it that `stream` has been given.
+  /// local.
+  virtual void follow(ComputeStream stream) { fence(stream); }
 
   virtual Started start_barrier() = 0;
   virtual Started start_broadcast(void* data, std::int64_t count, Dtype dtype, int root) = 0;
@@ -68,7 +76,7 @@ class Collectives {
   bool broken() const { return broken_; }
 
  private:
-  bool broken_ = false;
+  std::atomic<bool> broken_ = false;
 };
 
 /// Collectives over host memory by MPI's non-blocking calls. Does not own `communicator`. Calls of

@@ -4,34 +4,21 @@
 #include <cstdlib>
 #include <exception>
 #include <numeric>
+#include <optional>
 #include <utility>
 
 #include "base/contract.hpp"
+#include "base/device_access.hpp"
 #include "comm/checked.hpp"
-#include "comm/collectives.hpp"
+#include "comm/communicator_call.hpp"
+#include "comm/device_collectives.hpp"
 #include "comm/wait.hpp"
 
 namespace tessera::comm {
 
-// What start() needs to know of one collective call.
-struct Communicator::Call {
-  OperationKind operation;
-  std::string_view what;
-  Dtype dtype = Dtype::u8;
-  std::int64_t count = 0;   // per rank; -1: may differ between ranks
-  std::int32_t detail = 0;  // root or reduction: must agree, too
-  std::function<Collectives::Started(Collectives&)> begin;
-};
-
 namespace {
 
-std::int64_t sum(std::span<const std::int64_t> counts) {
-  return std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
-}
-
-std::int64_t bytes(std::int64_t count, Dtype dtype) {
-  return count * static_cast<std::int64_t>(size_of(dtype));
-}
+constexpr int no_device = -1;  // the colour of a split in which device memory has no part
 
 bool mpi_is_finalized() {
   int finalized = 0;
@@ -99,10 +86,15 @@ struct Communicator::Flight {
   }
 
   void wait() {
+    if (stream && operation->hold(*stream)) {
+      watch({describe(site), site.deadline, [started = operation] { return started->test(); }});
+      return;
+    }
     const auto wait_begin = std::chrono::steady_clock::now();
     if (!complete) guarded([&] { wait_for(site, *operation); });
     traffic->in_flight_s += seconds > 0.0 ? seconds : seconds_since(begin);
     traffic->waited_s += complete ? 0.0 : seconds_since(wait_begin);
+    uses.clear();
   }
 
   CallSite site;
@@ -111,19 +103,22 @@ struct Communicator::Flight {
   std::shared_ptr<Traffic> traffic;
   std::chrono::steady_clock::time_point begin = std::chrono::steady_clock::now();
   double seconds = 0.0;  // from begin to when a test found it complete
+  std::optional<ComputeStream> stream;
+  std::vector<DeviceAccess> uses;  // by MPI, which works on the buffers at any time until the end
   bool complete = false;
 };
 
 Communicator::Communicator(MPI_Comm parent, std::string name, CommunicatorOptions options) {
   MPI_Comm own = duplicate(parent, name, options.deadline);
   std::int32_t checked = options.checked || checked_by_environment() ? 1 : 0;
-  set_up(own, std::move(name), {options.deadline, false, options.ranks_per_node});
+  set_up(own, std::move(name), {options.deadline, false, options.ranks_per_node, options.device});
   options_.checked = all_reduce_value("checked mode", checked, ReduceOp::max) != 0;
   *traffic_ = {};
   if (options_.checked) {
     checker_ =
         std::make_shared<CallChecker>(duplicate(mpi_, name_ + " (checks)", options_.deadline));
   }
+  if (options.device) device_ = make_device_collectives(mpi_, name_, options_.deadline);
 }
 
 Communicator Communicator::adopt(MPI_Comm own, std::string name, CommunicatorOptions options) {
@@ -159,6 +154,7 @@ Communicator& Communicator::operator=(Communicator&& other) noexcept {
   std::swap(options_, other.options_);
   std::swap(world_ranks_, other.world_ranks_);
   std::swap(collectives_, other.collectives_);
+  std::swap(device_, other.device_);
   std::swap(checker_, other.checker_);
   std::swap(traffic_, other.traffic_);
   return *this;
@@ -167,13 +163,16 @@ Communicator& Communicator::operator=(Communicator&& other) noexcept {
 // A communicator with operations still in flight is left to MPI.
 Communicator::~Communicator() {
   if (mpi_ == MPI_COMM_NULL || std::uncaught_exceptions() > 0 || mpi_is_finalized()) return;
+  device_.reset();
   if (!collectives_->broken()) MPI_Comm_free(&mpi_);
 }
 
 Request Communicator::start(const Call& call) const {
   const CallSite site{name_, call.operation, std::string(call.what),
                       rank_, size_,          options_.deadline};
-  if (collectives_->broken()) {
+  const std::shared_ptr<Collectives> backend =
+      call.stream != nullptr && device_ ? device_ : collectives_;
+  if (collectives_->broken() || backend->broken()) {
     fail(ErrorKind::communication,
          "{}: an earlier collective on this communicator failed (its ranks are "
          "out of step)",
@@ -188,19 +187,28 @@ Request Communicator::start(const Call& call) const {
       throw;
     }
   }
+  std::vector<DeviceAccess> uses;
   std::shared_ptr<Operation> operation;
   try {
-    operation = call.begin(*collectives_);
+    if (call.stream != nullptr) backend->follow(*call.stream);
+    if (call.stream != nullptr && backend == collectives_) {
+      for (const auto& [data, size] : call.buffers) {
+        uses.emplace_back(to_string(call.operation), data, size);
+      }
+    }
+    operation = call.begin(*backend);
   } catch (const Error& error) {
-    collectives_->mark_broken();
+    backend->mark_broken();
     throw Error(error.kind(), describe(site) + ": " + error.what());
   }
   note_collective_end();
-  const auto flight = std::make_shared<Flight>(site, std::move(operation), collectives_, traffic_);
+  const auto flight = std::make_shared<Flight>(site, std::move(operation), backend, traffic_);
+  if (call.stream != nullptr) flight->stream = *call.stream;
+  flight->uses = std::move(uses);
   return Request([flight] { flight->wait(); }, [flight] { return flight->test(); });
 }
 
-Communicator Communicator::made_by_split(const Call& call, std::string name,
+Communicator Communicator::made_by_split(const Call& call, int device_colour, std::string name,
                                          const std::function<int(MPI_Comm*)>& make) const {
   start(call).wait();
   MPI_Comm own = MPI_COMM_NULL;
@@ -221,6 +229,9 @@ Communicator Communicator::made_by_split(const Call& call, std::string name,
   }
   MPI_Group_free(&part);
   MPI_Group_free(&whole);
+  if (device_ && device_colour >= 0) {
+    made.device_ = device_->split(made.mpi_, device_colour, made.name_);
+  }
   return made;
 }
 
@@ -230,7 +241,7 @@ Communicator Communicator::split(int colour, std::string name) const {
   return made_by_split({.operation = OperationKind::split,
                         .what = what,
                         .begin = [](Collectives& c) { return c.start_barrier(); }},
-                       std::move(name),
+                       colour, std::move(name),
                        [&](MPI_Comm* made) { return MPI_Comm_split(mpi_, colour, rank_, made); });
 }
 
@@ -239,96 +250,13 @@ Communicator Communicator::split_node(std::string name) const {
   Communicator node = made_by_split({.operation = OperationKind::split_node,
                                      .what = what,
                                      .begin = [](Collectives& c) { return c.start_barrier(); }},
-                                    what, [&](MPI_Comm* made) {
+                                    no_device, what, [&](MPI_Comm* made) {
                                       return MPI_Comm_split_type(mpi_, MPI_COMM_TYPE_SHARED, rank_,
                                                                  MPI_INFO_NULL, made);
                                     });
   if (options_.ranks_per_node == 0) return node;
   const int world_rank = world_ranks_[static_cast<std::size_t>(rank_)];
   return node.split(world_rank / options_.ranks_per_node, std::move(name));
-}
-
-Request Communicator::start_barrier(std::string_view what) const {
-  return start({.operation = OperationKind::barrier, .what = what, .begin = [](Collectives& c) {
-                  return c.start_barrier();
-                }});
-}
-
-std::string Communicator::broadcast_string(std::string_view what, std::string text,
-                                           int root) const {
-  std::int64_t length = as_count(text.size());
-  broadcast(what, std::span<std::int64_t>(&length, 1), root);
-  text.resize(static_cast<std::size_t>(length));
-  broadcast(what, std::span<char>(text), root);
-  return text;
-}
-
-void Communicator::expect_blocks(std::size_t block, std::size_t all) const {
-  TESSERA_EXPECT(all == block * static_cast<std::size_t>(size_));
-}
-
-void Communicator::broadcast_raw(std::string_view what, void* data, std::int64_t count, Dtype dtype,
-                                 int root) const {
-  TESSERA_EXPECT(root >= 0 && root < size_);
-  start({OperationKind::broadcast, what, dtype, count, root,
-         [=](Collectives& c) { return c.start_broadcast(data, count, dtype, root); }})
-      .wait();
-}
-
-void Communicator::all_reduce_raw(std::string_view what, void* data, std::int64_t count,
-                                  Dtype dtype, ReduceOp op) const {
-  const std::int64_t received = 2 * (size_ - 1) * bytes(count, dtype) / size_;
-  count_volume(&Traffic::all_reduce, {received, received});
-  start({OperationKind::all_reduce, what, dtype, count, static_cast<std::int32_t>(op),
-         [=](Collectives& c) { return c.start_all_reduce(data, count, dtype, op); }})
-      .wait();
-}
-
-Request Communicator::start_all_gather_raw(std::string_view what, const void* mine,
-                                           std::int64_t count, void* all, std::int64_t stride,
-                                           Dtype dtype) const {
-  TESSERA_EXPECT(stride >= count);
-  const std::int64_t received = (size_ - 1) * bytes(count, dtype);
-  count_volume(&Traffic::all_gather, {received, received});
-  return start({OperationKind::all_gather, what, dtype, count, 0, [=](Collectives& c) {
-                  return c.start_all_gather(mine, count, all, stride, dtype);
-                }});
-}
-
-Request Communicator::start_reduce_scatter_raw(std::string_view what, const void* all,
-                                               std::int64_t all_count, void* mine,
-                                               std::int64_t count, Dtype dtype) const {
-  TESSERA_EXPECT(all_count == count * size_);
-  const std::int64_t received = (size_ - 1) * bytes(count, dtype);
-  count_volume(&Traffic::reduce_scatter, {received, received});
-  return start({OperationKind::reduce_scatter, what, dtype, count, 0,
-                [=](Collectives& c) { return c.start_reduce_scatter(all, mine, count, dtype); }});
-}
-
-void Communicator::all_to_all_raw(std::string_view what, const void* send, std::int64_t send_count,
-                                  void* receive, std::int64_t receive_count, Dtype dtype) const {
-  TESSERA_EXPECT(send_count == receive_count && send_count % size_ == 0);
-  const std::vector<std::int64_t> counts(static_cast<std::size_t>(size_), send_count / size_);
-  const std::int64_t received = bytes(receive_count - counts[0], dtype);
-  count_volume(&Traffic::all_to_all, {received, received});
-  start(
-      {OperationKind::all_to_all, what, dtype, send_count, 0,
-       [&](Collectives& c) { return c.start_all_to_all_v(send, counts, receive, counts, dtype); }})
-      .wait();
-}
-
-Request Communicator::start_all_to_all_v_raw(std::string_view what, const void* send,
-                                             std::span<const std::int64_t> send_counts,
-                                             void* receive,
-                                             std::span<const std::int64_t> receive_counts,
-                                             Dtype dtype) const {
-  TESSERA_EXPECT(as_count(send_counts.size()) == size_ && as_count(receive_counts.size()) == size_);
-  const std::int64_t own = receive_counts[static_cast<std::size_t>(rank_)];
-  const std::int64_t received = bytes(sum(receive_counts) - own, dtype);
-  count_volume(&Traffic::all_to_all, {received, received});
-  return start({OperationKind::all_to_all_v, what, dtype, -1, 0, [&](Collectives& c) {
-                  return c.start_all_to_all_v(send, send_counts, receive, receive_counts, dtype);
-                }});
 }
 
 }  // namespace tessera::comm

@@ -16,6 +16,7 @@
 
 #include "base/dtype.hpp"
 #include "base/error.hpp"
+#include "comm/compute_stream.hpp"
 #include "comm/watchdog.hpp"
 
 namespace tessera::comm {
@@ -35,6 +36,9 @@ struct CommunicatorOptions {
   /// the ways between nodes on one machine, or to treat NUMA domains as nodes. The environment
   /// variable TESSERA_RANKS_PER_NODE, the same on all ranks, is the default.
   int ranks_per_node = default_ranks_per_node();
+  /// Device memory is carried as TESSERA_COLLECTIVES says; else by MPI. Also in what is split from
+  /// the communicator, nodes excepted.
+  bool device = false;
 };
 
 /// What one kind of collective brought to this rank.
@@ -61,14 +65,19 @@ struct Traffic {
   Traffic& operator-=(const Traffic& other);
 };
 
-class Collectives;  // the backend: collectives.hpp
-class CallChecker;  // checked mode: checked.hpp
+class Collectives;        // the backend: collectives.hpp
+class DeviceCollectives;  // the backend for device memory: device_collectives.hpp
+class CallChecker;        // checked mode: checked.hpp
 enum class OperationKind : std::int32_t;
 
 /// An operation in flight. wait() completes it, with the communicator's deadline. Where several are
 /// in flight, all ranks wait for them in the same order: an operation makes progress only while it
 /// is waited for or tested. Destroying an unfinished request is a contract violation (MPI still
 /// owns the buffers), except while an exception unwinds: then it is given two seconds to complete.
+///
+/// On device memory wait() makes the stream wait and not the host, where the backend can: kernels
+/// that follow find the operation complete, the host does not. Its deadline then runs in the
+/// watchdog.
 class Request {
  public:
   Request();
@@ -106,6 +115,9 @@ class Communicator {
   int size() const { return size_; }
   const std::string& name() const { return name_; }
   MPI_Comm mpi() const { return mpi_; }  ///< for HDF5's MPI driver; stays owned by this object
+  /// Whether device memory is carried by something else than MPI on the host: then ranks do not
+  /// share it by way of the host either.
+  bool has_device_collectives() const { return device_ != nullptr; }
   const CommunicatorOptions& options() const { return options_; }
   const Traffic& traffic() const { return *traffic_; }
   /// Counts what goes past the collectives below, through shared memory. local.
@@ -120,25 +132,43 @@ class Communicator {
   /// The ranks that share this rank's node (see CommunicatorOptions::ranks_per_node). collective.
   Communicator split_node(std::string name) const;
 
-  // All below: collective over this communicator, the same order on all ranks. Buffers are host
-  // memory of this rank; counts are elements. `what` names the call in errors and is the same on
-  // all ranks. T: float, double, bf16, int32_t, int64_t, uint64_t, uint8_t, char, byte. Throws
-  // Error::communication: a failed or mismatched call, a deadline passed.
+  // All below: collective over this communicator, the same order on all ranks. Counts are elements.
+  // `what` names the call in errors and is the same on all ranks. T: float, double, bf16, int32_t,
+  // int64_t, uint64_t, uint8_t, char, byte. Throws Error::communication: a failed or mismatched
+  // call, a deadline passed.
+  //
+  // Calls whose first argument is a ComputeStream take device memory (where kernels run on the
+  // host: theirs), as the work given to the stream so far leaves it, and kernels may use the result
+  // once wait() has returned. All others take host memory.
 
   void barrier(std::string_view what) const { start_barrier(what).wait(); }
   /// Non-blocking barrier: complete once all ranks have started it.
   Request start_barrier(std::string_view what) const;
+  /// Of the streams: work given to `stream` after wait() follows what all ranks had given to
+  /// theirs.
+  Request start_barrier(ComputeStream stream, std::string_view what) const;
 
   template <class T>
   void broadcast(std::string_view what, std::span<T> data, int root) const {
-    broadcast_raw(what, data.data(), as_count(data.size()), dtype_of<T>, root);
+    start_broadcast_raw(what, data.data(), as_count(data.size()), dtype_of<T>, root).wait();
+  }
+  template <class T>
+  Request start_broadcast(ComputeStream stream, std::string_view what, std::span<T> data,
+                          int root) const {
+    return start_broadcast_raw(what, data.data(), as_count(data.size()), dtype_of<T>, root,
+                               &stream);
   }
   /// A string of any length from root. collective.
   std::string broadcast_string(std::string_view what, std::string text, int root) const;
 
   template <class T>
   void all_reduce(std::string_view what, std::span<T> data, ReduceOp op) const {
-    all_reduce_raw(what, data.data(), as_count(data.size()), dtype_of<T>, op);
+    start_all_reduce_raw(what, data.data(), as_count(data.size()), dtype_of<T>, op).wait();
+  }
+  template <class T>
+  Request start_all_reduce(ComputeStream stream, std::string_view what, std::span<T> data,
+                           ReduceOp op) const {
+    return start_all_reduce_raw(what, data.data(), as_count(data.size()), dtype_of<T>, op, &stream);
   }
   template <class T>
   T all_reduce_value(std::string_view what, T value, ReduceOp op) const {
@@ -165,6 +195,19 @@ class Communicator {
                                    std::int64_t stride) const {
     return start_all_gather_raw(what, data + rank_ * stride, count, data, stride, dtype_of<T>);
   }
+  template <class T>
+  Request start_all_gather(ComputeStream stream, std::string_view what, std::span<const T> mine,
+                           std::span<T> all) const {
+    expect_blocks(mine.size(), all.size());
+    return start_all_gather_raw(what, mine.data(), as_count(mine.size()), all.data(),
+                                as_count(mine.size()), dtype_of<T>, &stream);
+  }
+  template <class T>
+  Request start_all_gather_strided(ComputeStream stream, std::string_view what, T* data,
+                                   std::int64_t count, std::int64_t stride) const {
+    return start_all_gather_raw(what, data + rank_ * stride, count, data, stride, dtype_of<T>,
+                                &stream);
+  }
   /// One value of each rank, in rank order.
   template <class T>
   std::vector<T> all_gather_value(std::string_view what, T value) const {
@@ -184,6 +227,13 @@ class Communicator {
                                std::span<T> mine) const {
     return start_reduce_scatter_raw(what, all.data(), as_count(all.size()), mine.data(),
                                     as_count(mine.size()), dtype_of<T>);
+  }
+
+  template <class T>
+  Request start_reduce_scatter(ComputeStream stream, std::string_view what, std::span<const T> all,
+                               std::span<T> mine) const {
+    return start_reduce_scatter_raw(what, all.data(), as_count(all.size()), mine.data(),
+                                    as_count(mine.size()), dtype_of<T>, &stream);
   }
 
   /// Equal blocks: block r of `send` goes to rank r, block r of `receive` comes from it.
@@ -207,6 +257,13 @@ class Communicator {
     return start_all_to_all_v_raw(what, send.data(), send_counts, receive.data(), receive_counts,
                                   dtype_of<T>);
   }
+  template <class T>
+  Request start_all_to_all_v(ComputeStream stream, std::string_view what, std::span<const T> send,
+                             std::span<const std::int64_t> send_counts, std::span<T> receive,
+                             std::span<const std::int64_t> receive_counts) const {
+    return start_all_to_all_v_raw(what, send.data(), send_counts, receive.data(), receive_counts,
+                                  dtype_of<T>, &stream);
+  }
 
  private:
   Communicator() = default;
@@ -214,24 +271,28 @@ class Communicator {
   struct Flight;
   Request start(const Call& call) const;
   void set_up(MPI_Comm own, std::string name, CommunicatorOptions options);
-  Communicator made_by_split(const Call& call, std::string name,
+  Communicator made_by_split(const Call& call, int device_colour, std::string name,
                              const std::function<int(MPI_Comm*)>& make) const;
   void expect_blocks(std::size_t block, std::size_t all) const;
   static std::int64_t as_count(std::size_t n) { return static_cast<std::int64_t>(n); }
 
-  void broadcast_raw(std::string_view what, void* data, std::int64_t count, Dtype dtype,
-                     int root) const;
-  void all_reduce_raw(std::string_view what, void* data, std::int64_t count, Dtype dtype,
-                      ReduceOp op) const;
+  // stream: null for host memory
+  Request start_broadcast_raw(std::string_view what, void* data, std::int64_t count, Dtype dtype,
+                              int root, const ComputeStream* stream = nullptr) const;
+  Request start_all_reduce_raw(std::string_view what, void* data, std::int64_t count, Dtype dtype,
+                               ReduceOp op, const ComputeStream* stream = nullptr) const;
   Request start_all_gather_raw(std::string_view what, const void* mine, std::int64_t count,
-                               void* all, std::int64_t stride, Dtype dtype) const;
+                               void* all, std::int64_t stride, Dtype dtype,
+                               const ComputeStream* stream = nullptr) const;
   Request start_reduce_scatter_raw(std::string_view what, const void* all, std::int64_t all_count,
-                                   void* mine, std::int64_t count, Dtype dtype) const;
+                                   void* mine, std::int64_t count, Dtype dtype,
+                                   const ComputeStream* stream = nullptr) const;
   void all_to_all_raw(std::string_view what, const void* send, std::int64_t send_count,
                       void* receive, std::int64_t receive_count, Dtype dtype) const;
   Request start_all_to_all_v_raw(std::string_view what, const void* send,
                                  std::span<const std::int64_t> send_counts, void* receive,
-                                 std::span<const std::int64_t> receive_counts, Dtype dtype) const;
+                                 std::span<const std::int64_t> receive_counts, Dtype dtype,
+                                 const ComputeStream* stream = nullptr) const;
 
   MPI_Comm mpi_ = MPI_COMM_NULL;
   int rank_ = 0;
@@ -240,8 +301,9 @@ class Communicator {
   CommunicatorOptions options_;
   std::vector<int> world_ranks_;
   std::shared_ptr<Collectives> collectives_;
-  std::shared_ptr<CallChecker> checker_;  // null unless options_.checked
-  std::shared_ptr<Traffic> traffic_;      // outlives requests in flight
+  std::shared_ptr<DeviceCollectives> device_;  // null: device memory goes by collectives_, too
+  std::shared_ptr<CallChecker> checker_;       // null unless options_.checked
+  std::shared_ptr<Traffic> traffic_;           // outlives requests in flight
 };
 
 }  // namespace tessera::comm

@@ -37,10 +37,15 @@ int agreed_group_size(const Communicator& world, GridShape shape) {
   return largest;
 }
 
+CommunicatorOptions with_device(CommunicatorOptions options) {
+  options.device = true;
+  return options;
+}
+
 }  // namespace
 
 ProcessGrid::ProcessGrid(MPI_Comm parent, GridShape shape, CommunicatorOptions options)
-    : world_(parent, "world", options),
+    : world_(parent, "world", with_device(options)),
       expert_(world_.split(world_.rank() / agreed_group_size(world_, shape), "expert")),
       replica_(world_.split(world_.rank() % shape.expert, "replica")),
       node_(world_.split_node("node")) {

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "base/log.hpp"
+#include "comm/device_collectives.hpp"
 #include "comm/watchdog.hpp"
 
 namespace tessera::comm {
@@ -52,6 +53,7 @@ bool poll_until(const std::function<bool()>& done, milliseconds deadline) {
     const auto now = Clock::now();
     const auto idle = std::chrono::duration_cast<microseconds>(now - idle_since);
     if (idle > kYield) {
+      check_device_collectives();
       std::this_thread::sleep_for(std::clamp(idle / 64, kShortestSleep, kLongestSleep));
     } else if (idle > kSpin) {
       sched_yield();

@@ -4,20 +4,24 @@
 #include <mpi.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <mutex>
 #include <optional>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "base/error.hpp"
+#include "comm/device_collectives.hpp"
 
 namespace tessera::comm {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
 
 struct ActivePhase {
   long long id;
@@ -35,6 +39,7 @@ struct State {
   std::mutex mutex;
   std::condition_variable changed;
   std::vector<ActivePhase> phases;
+  std::vector<std::pair<Watched, Clock::time_point>> watched;  // and when it expires
   LastCollective last;
   std::function<void(const std::string&)> hook;
   long long next_id = 1;
@@ -91,25 +96,70 @@ ActivePhase* first_to_expire(State& s) {
   return first;
 }
 
-void watch() {
+void report(std::unique_lock<std::mutex>& lock, const std::string& dump) {
+  const auto hook = state().hook ? state().hook : print_and_abort;
+  lock.unlock();
+  hook(dump);
+  lock.lock();
+}
+
+// What is wrong with the watched work, or empty. Drops what is done. Asks without the lock: the
+// main thread may be about to note something while it holds a lock of the device's.
+std::string look_at_watched(std::unique_lock<std::mutex>& lock) {
+  auto looked_at = std::exchange(state().watched, {});
+  lock.unlock();
+  std::string trouble;
+  try {
+    check_device_collectives();
+    std::erase_if(looked_at, [](const auto& each) { return each.first.done(); });
+  } catch (const std::exception& error) {
+    trouble = error.what();
+  }
+  for (const auto& [watched, expires] : looked_at) {
+    if (!trouble.empty() || Clock::now() < expires) continue;
+    trouble = fmt::format(
+        "{}: not complete after {:.1f} s (another rank has failed, is far behind or went another "
+        "way)",
+        watched.what, static_cast<double>(watched.deadline.count()) * 1e-3);
+  }
+  if (!trouble.empty()) {
+    const std::string states = abort_device_collectives();
+    trouble += states.empty() ? "" : "; " + states;
+    looked_at.clear();
+  }
+  lock.lock();
+  state().watched.insert(state().watched.begin(), std::make_move_iterator(looked_at.begin()),
+                         std::make_move_iterator(looked_at.end()));
+  return trouble;
+}
+
+void watch_all() {
+  constexpr milliseconds between_looks{200};
   State& s = state();
   std::unique_lock lock(s.mutex);
   for (;;) {
     ActivePhase* phase = first_to_expire(s);
-    if (phase == nullptr) {
-      s.changed.wait(lock);
-    } else if (Clock::now() < *phase->expires) {
+    if (phase != nullptr && Clock::now() >= *phase->expires) {
+      phase->expires.reset();
+      report(lock,
+             fmt::format("phase '{}' passed its deadline: {}", phase->name, describe_locked(s)));
+    } else if (!s.watched.empty()) {
+      const auto next = Clock::now() + between_looks;
+      s.changed.wait_until(lock, phase == nullptr ? next : std::min(next, *phase->expires));
+      const std::string trouble = look_at_watched(lock);
+      if (!trouble.empty()) report(lock, fmt::format("{}: {}", trouble, describe_locked(s)));
+    } else if (phase != nullptr) {
       s.changed.wait_until(lock, Clock::time_point(*phase->expires));
     } else {
-      phase->expires.reset();
-      const std::string dump =
-          fmt::format("phase '{}' passed its deadline: {}", phase->name, describe_locked(s));
-      const auto hook = s.hook ? s.hook : print_and_abort;
-      lock.unlock();
-      hook(dump);
-      lock.lock();
+      s.changed.wait(lock);
     }
   }
+}
+
+void start_watching(State& s) {
+  if (!s.watching) std::thread(watch_all).detach();
+  s.watching = true;
+  s.changed.notify_one();
 }
 
 }  // namespace
@@ -121,15 +171,21 @@ Phase::Phase(std::string name, std::chrono::milliseconds deadline) {
   s.phases.push_back({id_, std::move(name), std::nullopt});
   if (deadline.count() <= 0) return;
   s.phases.back().expires = Clock::now() + deadline;
-  if (!s.watching) std::thread(watch).detach();
-  s.watching = true;
-  s.changed.notify_one();
+  start_watching(s);
 }
 
 Phase::~Phase() {
   State& s = state();
   const std::lock_guard lock(s.mutex);
   std::erase_if(s.phases, [this](const ActivePhase& phase) { return phase.id == id_; });
+}
+
+void watch(Watched watched) {
+  State& s = state();
+  const std::lock_guard lock(s.mutex);
+  const auto expires = Clock::now() + watched.deadline;
+  s.watched.emplace_back(std::move(watched), expires);
+  if (s.watched.size() == 1) start_watching(s);
 }
 
 void set_expiry_hook(std::function<void(const std::string& dump)> hook) {

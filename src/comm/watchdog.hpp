@@ -27,6 +27,16 @@ class Phase {
   long long id_ = 0;
 };
 
+/// Work that goes on by itself, e.g. on a device, and that nobody on the host waits for.
+struct Watched {
+  std::string what;                    ///< for the dump
+  std::chrono::milliseconds deadline;  ///< from now on
+  std::function<bool()> done;          ///< asked now and then by the watching thread; may throw
+};
+/// Forgets it once it is done. Past its deadline, or when done() or any device collectives tell an
+/// error, all device collectives are aborted and the expiry hook is called. local.
+void watch(Watched watched);
+
 /// What happens when a phase passes its deadline. Default: print the dump on stderr and abort the
 /// MPI job; a library installs its caller's hook instead. local.
 void set_expiry_hook(std::function<void(const std::string& dump)> hook);
