@@ -7,6 +7,7 @@
 
 #include "base/contract.hpp"
 #include "kernel/exponential.hpp"
+#include "kernel/ordered_sum.hpp"
 
 namespace tessera::kernel {
 namespace {
@@ -129,19 +130,21 @@ double cross_entropy(const Execution& execution, Matrix<const float> logits,
   const auto num_rows = static_cast<std::int64_t>(logits.extent(0));
   const auto num_classes = static_cast<std::int64_t>(logits.extent(1));
   if (num_rows == 0) return 0.0;
-  double loss = 0.0;
-  Kokkos::parallel_reduce(
+  const auto losses = new_vector<double>("row losses", num_rows);
+  Kokkos::parallel_for(
       "cross_entropy", Team(execution, static_cast<int>(num_rows), Kokkos::AUTO),
-      KOKKOS_LAMBDA(const Member& team, double& loss_sum) {
+      KOKKOS_LAMBDA(const Member& team) {
         const float* row = logits.data() + team.league_rank() * num_classes;
         const std::int64_t label = target(team.league_rank());
-        if (label == ignored_label) return;
-        const RowTotal sums = row_total(team, row, num_classes, label, [](std::int64_t, float) {});
-        Kokkos::single(Kokkos::PerTeam(team), [&]() { loss_sum += row_loss(sums, row[label]); });
-      },
-      loss);
-  execution.fence();
-  return loss;
+        double loss = 0.0;
+        if (label != ignored_label) {
+          const RowTotal sums =
+              row_total(team, row, num_classes, label, [](std::int64_t, float) {});
+          loss = row_loss(sums, row[label]);
+        }
+        Kokkos::single(Kokkos::PerTeam(team), [=]() { losses(team.league_rank()) = loss; });
+      });
+  return ordered_sum(execution, losses);
 }
 
 template <class T>
@@ -151,23 +154,22 @@ double cross_entropy_gradient(const Execution& execution, Matrix<float> logits,
   const auto num_rows = static_cast<std::int64_t>(logits.extent(0));
   const auto num_classes = static_cast<std::int64_t>(logits.extent(1));
   if (num_rows == 0) return 0.0;
-  double loss = 0.0;
-  Kokkos::parallel_reduce(
+  const auto losses = new_vector<double>("row losses", num_rows);
+  Kokkos::parallel_for(
       "cross_entropy_gradient", Team(execution, static_cast<int>(num_rows), Kokkos::AUTO),
-      KOKKOS_LAMBDA(const Member& team, double& loss_sum) {
+      KOKKOS_LAMBDA(const Member& team) {
         float* row = logits.data() + team.league_rank() * num_classes;
         const std::int64_t label = target(team.league_rank());
+        double loss = 0.0;
         if (label == ignored_label) {
           Kokkos::parallel_for(Kokkos::TeamVectorRange(team, std::int64_t(0), num_classes),
                                [=](const std::int64_t i) { row[i] = 0.0f; });  // of T, too
-          return;
+        } else {
+          loss = replace_row<T>(team, row, num_classes, label, scale);
         }
-        const double row_loss = replace_row<T>(team, row, num_classes, label, scale);
-        Kokkos::single(Kokkos::PerTeam(team), [&]() { loss_sum += row_loss; });
-      },
-      loss);
-  execution.fence();
-  return loss;
+        Kokkos::single(Kokkos::PerTeam(team), [=]() { losses(team.league_rank()) = loss; });
+      });
+  return ordered_sum(execution, losses);
 }
 
 template double cross_entropy_gradient<float>(const Execution&, Matrix<float>,

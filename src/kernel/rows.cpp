@@ -3,6 +3,7 @@
 #include "kernel/rows.hpp"
 
 #include "base/contract.hpp"
+#include "kernel/ordered_sum.hpp"
 #include "kernel/rows_loop.hpp"
 
 namespace tessera::kernel {
@@ -130,15 +131,27 @@ void clamp_backward(const Execution& execution, float limit, Matrix<const float>
 }
 
 double sum_of_squares(const Execution& execution, Vector<const float> x) {
-  double sum = 0.0;
-  Kokkos::parallel_reduce(
-      "tessera::sum_of_squares", Range(execution, 0, x.extent(0)),
-      KOKKOS_LAMBDA(const std::int64_t i, double& partial) {
-        const double value = x(i);
-        partial += value * value;
-      },
-      sum);
-  return sum;
+  constexpr std::int64_t block_size = 4096;
+  const std::int64_t size = x.extent(0);
+  if (size == 0) return 0.0;
+  const std::int64_t num_blocks = (size + block_size - 1) / block_size;
+  const auto sums = new_vector<double>("sums of squares", num_blocks);
+  Kokkos::parallel_for(
+      "tessera::sum_of_squares", Team(execution, static_cast<int>(num_blocks), Kokkos::AUTO),
+      KOKKOS_LAMBDA(const Team::member_type& member) {
+        const std::int64_t begin = member.league_rank() * block_size;
+        const std::int64_t end = begin + block_size < size ? begin + block_size : size;
+        double sum = 0.0;
+        Kokkos::parallel_reduce(
+            Kokkos::TeamVectorRange(member, begin, end),
+            [&](const std::int64_t i, double& partial) {
+              const double value = x(i);
+              partial += value * value;
+            },
+            sum);
+        Kokkos::single(Kokkos::PerTeam(member), [&]() { sums(member.league_rank()) = sum; });
+      });
+  return ordered_sum(execution, sums);
 }
 
 template void convert<float, float>(const Execution&, Vector<const float>, Vector<float>);
