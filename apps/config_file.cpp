@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "config_file.hpp"
 
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <memory>
 

@@ -8,6 +8,7 @@
 #include <array>
 #include <cstdlib>
 
+#include "comm/environment.hpp"
 #include "doctor.hpp"
 #include "kernel/gemm.hpp"
 
@@ -50,11 +51,12 @@ void examine_mpi(DoctorReport& report) {
   report.lines.emplace_back("MPI",
                             fmt::format("{}, thread level {}{}", library, thread_level_name(level),
                                         component.empty() ? "" : ", MPI-IO by " + component));
-  if (library.starts_with("Open MPI") && !component.starts_with("romio")) {
+  const std::string romio = comm::romio_component();
+  if (!romio.empty() && !component.starts_with("romio")) {
     report.warnings.push_back(
-        "MPI-IO is not by ROMIO (collective reads and writes of checkpoints are up to three times "
-        "slower); "
-        "set OMPI_MCA_io=romio321, or ^ompio");
+        fmt::format("MPI-IO is not by ROMIO (collective reads and writes of checkpoints are up to "
+                    "three times slower); set OMPI_MCA_io={}, or ^ompio",
+                    romio));
   }
 }
 

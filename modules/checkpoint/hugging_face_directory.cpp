@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "hugging_face_directory.hpp"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <array>
 #include <optional>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A column in an HDF5 file. Each rank opens the file by itself and reads its rows independently:
 // which rows a rank needs differs from rank to rank and from step to step.
+#include <fmt/ranges.h>
 #include <hdf5.h>
 
 #include <algorithm>

@@ -4,8 +4,15 @@ find_package(Threads REQUIRED)
 set(MPI_CXX_SKIP_MPICXX ON)
 find_package(MPI 3.1 REQUIRED COMPONENTS C CXX)
 
+# FindHDF5 makes hdf5::hdf5 only of a library of that name (Debian's HDF5 2 is hdf5_openmpi) and leaves alone
+# the target that it finds.
+add_library(hdf5::hdf5 INTERFACE IMPORTED)
 set(HDF5_PREFER_PARALLEL ON)
 find_package(HDF5 1.10 REQUIRED COMPONENTS C)
+string(REPLACE "-D" "" hdf5_definitions "${HDF5_C_DEFINITIONS}")
+set_target_properties(hdf5::hdf5 PROPERTIES
+  INTERFACE_INCLUDE_DIRECTORIES "${HDF5_C_INCLUDE_DIRS}" INTERFACE_COMPILE_DEFINITIONS "${hdf5_definitions}"
+  INTERFACE_LINK_LIBRARIES "${HDF5_C_LIBRARIES}")
 if(NOT HDF5_IS_PARALLEL)
   message(FATAL_ERROR "HDF5 ${HDF5_VERSION} was built without MPI (Tessera reads and writes in parallel); "
                       "install libhdf5-openmpi-dev or set HDF5_ROOT to a parallel build")
@@ -24,6 +31,17 @@ foreach(directory IN LISTS kokkos_include)
       INTERFACE_SYSTEM_INCLUDE_DIRECTORIES "${Kokkos_INCLUDE_DIRS}")
   endif()
 endforeach()
+# Kokkos 5 gives its definitions to C++ alone, by a question that CMake answers only where it compiles; the lint
+# and fuzz tests have commands of their own. What sees Kokkos is C++ here.
+foreach(library kokkos kokkoscore kokkoscontainers kokkosalgorithms kokkossimd)
+  if(TARGET Kokkos::${library})
+    get_target_property(definitions Kokkos::${library} INTERFACE_COMPILE_DEFINITIONS)
+    if(definitions)
+      string(REGEX REPLACE "\\$<\\$<COMPILE_LANGUAGE:CXX>:([A-Z_]+)>" "\\1" definitions "${definitions}")
+      set_target_properties(Kokkos::${library} PROPERTIES INTERFACE_COMPILE_DEFINITIONS "${definitions}")
+    endif()
+  endif()
+endforeach()
 
 # Debian's oneDNN looks for the OpenCL development files (ocl-icd-opencl-dev) though its package does not
 # bring them, and tells every step of the search.
@@ -40,5 +58,8 @@ if(TESSERA_APPS OR TESSERA_TESTS)
   find_package(CLI11 REQUIRED CONFIG)
 endif()
 if(TESSERA_TESTS)
-  find_package(Catch2 2.13 REQUIRED CONFIG)
+  find_package(Catch2 REQUIRED CONFIG)
+  if(Catch2_VERSION VERSION_LESS 2.13)
+    message(FATAL_ERROR "Catch2 ${Catch2_VERSION} is too old (the tests need 2.13 or 3); set Catch2_ROOT to another")
+  endif()
 endif()

@@ -37,11 +37,10 @@ function(tessera_add_test area topic)
   endforeach()
 endfunction()
 
-# What every test runs under, those of the program included: one machine, more ranks than cores.
-set(tessera_test_environment OMP_NUM_THREADS=1 HWLOC_COMPONENTS=-gl
-  OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
-  OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_hwloc_base_binding_policy=none
-  OMPI_MCA_btl_vader_single_copy_mechanism=none
+# What every test runs under, those of the program included. Threads that wait sleep: there are more than cores.
+set(TESSERA_TEST_THREADS 1 CACHE STRING "OpenMP threads of each rank in the tests")
+file(STRINGS ${PROJECT_SOURCE_DIR}/share/setup/mpi_environment tessera_test_environment REGEX "^[A-Z]")
+list(APPEND tessera_test_environment OMP_NUM_THREADS=${TESSERA_TEST_THREADS} OMP_WAIT_POLICY=passive
   ${TESSERA_TEST_ENVIRONMENT})
 
 # tessera_register_test(<name> <np> <timeout> <labels> command...): one ctest entry under mpiexec.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash
 # Sourced by the set-up, example and test scripts: steps that are quiet unless they fail, the build, and
-# the environment in which Open MPI runs on any machine.
+# the environment in which MPI runs on any machine.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 build=$root/build/release
 log_dir=$root/build/log
@@ -39,16 +39,15 @@ build_release() {
   step "build $1 (minutes the first time)" cmake --build "$build" --target "$1"
 }
 
-# Root may start ranks, several ranks share a core and yield it, and no rank needs ptrace or much /dev/shm.
-# hwloc looks for X displays otherwise, which takes it 5 s where nothing knows the name localhost.
+# Ranks run with little /dev/shm, too.
 export_mpi_environment() {
-  export OMP_NUM_THREADS=1 HWLOC_COMPONENTS=-gl
-  export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-  export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_mpi_yield_when_idle=1
-  export OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_btl_vader_single_copy_mechanism=none
   local free_kib
+  set -a
+  source "$root/share/setup/mpi_environment"
+  set +a
+  export OMP_NUM_THREADS=1
   free_kib=$(df --output=avail /dev/shm 2>/dev/null | tail -n 1) || free_kib=0
   if [[ ! -w /dev/shm || ${free_kib:-0} -lt 262144 ]]; then
-    export OMPI_MCA_btl_vader_backing_directory=${TMPDIR:-/tmp}
+    export OMPI_MCA_btl_vader_backing_directory=${TMPDIR:-/tmp} OMPI_MCA_btl_sm_backing_directory=${TMPDIR:-/tmp}
   fi
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/parameter.hpp"
 
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 namespace tessera {
 

@@ -24,11 +24,7 @@ constexpr int kKeepUserChoice = 0;
 // files faster than OMPIO where more than two ranks take part; an idle rank yields its core to the
 // others.
 void set_open_mpi_defaults() {
-#if defined(OMPI_MAJOR_VERSION) && OMPI_MAJOR_VERSION >= 5
-  setenv("OMPI_MCA_io", "romio341", kKeepUserChoice);
-#elif defined(OMPI_MAJOR_VERSION) && OMPI_MAJOR_VERSION == 4
-  setenv("OMPI_MCA_io", "romio321", kKeepUserChoice);
-#endif
+  if (romio_component()[0] != '\0') setenv("OMPI_MCA_io", romio_component(), kKeepUserChoice);
   setenv("OMPI_MCA_mpi_yield_when_idle", "1", kKeepUserChoice);
   // hwloc's GL plug-in resolves "localhost"; where nothing answers, every start waits for seconds.
   setenv("HWLOC_COMPONENTS", "-gl", kKeepUserChoice);
@@ -55,6 +51,16 @@ bool mpi_is_running() {
 }
 
 }  // namespace
+
+const char* romio_component() {
+#if defined(OMPI_MAJOR_VERSION) && OMPI_MAJOR_VERSION == 5
+  return "romio341";
+#elif defined(OMPI_MAJOR_VERSION) && OMPI_MAJOR_VERSION == 4
+  return "romio321";
+#else
+  return "";
+#endif
+}
 
 Environment::Environment(int& argc, char**& argv, EnvironmentOptions options)
     : exceptions_at_start_(std::uncaught_exceptions()) {

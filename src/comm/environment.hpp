@@ -42,4 +42,8 @@ class Environment {
 /// gets a moment to print what all ranks throw alike. For apps: a library throws instead. local.
 [[noreturn]] void abort_job(int code);
 
+/// Open MPI's name of ROMIO for OMPI_MCA_io, in the version that this was compiled with; empty for
+/// other MPIs and for Open MPI 6, which has none. local.
+const char* romio_component();
+
 }  // namespace tessera::comm

@@ -21,9 +21,11 @@ fi
 OMP_NUM_THREADS=999 run 1 doctor
 expect_code 0
 expect_output "999 threads"
-OMPI_MCA_io=ompio run 1 doctor
-expect_code 0
-expect_output "MPI-IO is not by ROMIO"
+if [[ $output == *"MPI-IO by romio"* ]]; then # Open MPI 4 and 5 have the choice
+  OMPI_MCA_io=ompio run 1 doctor
+  expect_code 0
+  expect_output "MPI-IO is not by ROMIO"
+fi
 
 # A launcher of another MPI: the environment says four processes, MPI knows of one.
 export SLURM_NTASKS=4

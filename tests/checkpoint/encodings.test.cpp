@@ -10,7 +10,7 @@
 
 using namespace tessera;
 using namespace tessera::checkpoint;
-using Catch::Matchers::Contains;
+using Catch::Contains;
 using test::Expected;
 using test::for_each_grid;
 using test::load_and_check;

@@ -13,7 +13,7 @@
 
 using namespace tessera;
 using namespace tessera::checkpoint;
-using Catch::Matchers::Contains;
+using Catch::Contains;
 using comm::ProcessGrid;
 
 namespace fs = std::filesystem;

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What verification says of files whose experts were swapped, zeroed or written by the wrong rank.
+#include <fmt/ranges.h>
+
 #include <optional>
 
 #include "hdf5_change.hpp"
@@ -9,7 +11,7 @@
 
 using namespace tessera;
 using namespace tessera::checkpoint;
-using Catch::Matchers::Contains;
+using Catch::Contains;
 using comm::ProcessGrid;
 using test::Checkpoint;
 

@@ -12,7 +12,7 @@
 
 using namespace tessera;
 using namespace tessera::checkpoint;
-using Catch::Matchers::Contains;
+using Catch::Contains;
 using test::for_each_grid;
 using test::sum;
 using test::TestTensor;

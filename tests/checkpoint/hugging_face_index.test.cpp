@@ -13,7 +13,7 @@
 
 using namespace tessera;
 using namespace tessera::checkpoint;
-using Catch::Matchers::Contains;
+using Catch::Contains;
 using test::TestTensor;
 
 namespace {

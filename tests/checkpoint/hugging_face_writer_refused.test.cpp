@@ -8,7 +8,7 @@
 
 using namespace tessera;
 using namespace tessera::checkpoint;
-using Catch::Matchers::Contains;
+using Catch::Contains;
 using comm::ProcessGrid;
 using Model = test::ExportedModel;
 

@@ -2,6 +2,8 @@
 // Safetensors headers, sound and broken in every way that the format allows to check.
 #include "tessera/checkpoint/safetensors.hpp"
 
+#include <fmt/ranges.h>
+
 #include <catch2/catch.hpp>
 
 #include "base/error.hpp"
@@ -11,7 +13,7 @@
 
 using namespace tessera;
 using namespace tessera::checkpoint;
-using Catch::Matchers::Contains;
+using Catch::Contains;
 
 namespace {
 

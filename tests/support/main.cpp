@@ -26,18 +26,35 @@ int job_rank() {
   return rank;
 }
 
+// What Catch2 2 and 3 name differently. The output goes through mpiexec, hence no colours.
+#if CATCH_VERSION_MAJOR >= 3
+using AssertionEnded = void;
+void set_order_and_output(Catch::ConfigData& config) {
+  config.runOrder = Catch::TestRunOrder::Declared;
+  config.defaultColourMode = Catch::ColourMode::None;
+  if (job_rank() != 0) config.defaultOutputFilename = "/dev/null";
+}
+#else
+using AssertionEnded = bool;
+void set_order_and_output(Catch::ConfigData& config) {
+  config.runOrder = Catch::RunTests::InDeclarationOrder;
+  config.useColour = Catch::UseColour::No;
+  if (job_rank() != 0) config.outputFilename = "/dev/null";
+}
+#endif
+
 std::size_t num_tests_run = 0;
 
 // Failures of ranks other than 0, printed when they happen: a hang later would swallow them.
 class FailureListener : public Catch::TestEventListenerBase {
  public:
-  using TestEventListenerBase::TestEventListenerBase;
+  using Catch::TestEventListenerBase::TestEventListenerBase;
 
   void testCaseStarting(const Catch::TestCaseInfo& info) override { test_name_ = info.name; }
 
-  bool assertionEnded(const Catch::AssertionStats& stats) override {
+  AssertionEnded assertionEnded(const Catch::AssertionStats& stats) override {
     const Catch::AssertionResult& result = stats.assertionResult;
-    if (result.isOk() || job_rank() == 0) return true;
+    if (result.isOk() || job_rank() == 0) return AssertionEnded(true);
     std::ostringstream text;
     text << "[rank " << job_rank() << "] " << result.getSourceInfo() << ": FAILED in '"
          << test_name_ << "'\n";
@@ -46,7 +63,7 @@ class FailureListener : public Catch::TestEventListenerBase {
     if (result.hasMessage()) text << "  " << result.getMessage() << '\n';
     for (const Catch::MessageInfo& info : stats.infoMessages) text << "  " << info.message << '\n';
     std::fputs(text.str().c_str(), stderr);
-    return true;
+    return AssertionEnded(true);
   }
 
   void testRunEnded(const Catch::TestRunStats& stats) override {
@@ -74,10 +91,8 @@ int run_tests(int argc, char** argv) {
     return complain(
         "-a, -x: one rank would stop while the others go on and wait for it; leave it out");
   }
-  config.runOrder = Catch::RunTests::InDeclarationOrder;
   config.rngSeed = kSeed;
-  config.useColour = Catch::UseColour::No;  // the output goes through mpiexec
-  if (job_rank() != 0) config.outputFilename = "/dev/null";
+  set_order_and_output(config);
   const int num_failed = session.run();
   if (num_tests_run == 0) return complain("no test was run: the filter matches none");
   return std::min(num_failed, 100);

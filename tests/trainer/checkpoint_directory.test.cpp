@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which files of a run's directory stay, which are listed, and which one is resumed from.
+#include <fmt/ranges.h>
+
 #include <catch2/catch.hpp>
 #include <fstream>
 #include <tessera/trainer/checkpoint_directory.hpp>
@@ -13,7 +15,7 @@ namespace tessera::trainer {
 namespace {
 
 namespace fs = std::filesystem;
-using Catch::Matchers::Contains;
+using Catch::Contains;
 
 /// A complete checkpoint of one small tensor. collective.
 fs::path save(const comm::ProcessGrid& grid, const fs::path& directory, std::int64_t step) {

@@ -17,7 +17,7 @@
 
 using namespace tessera;
 using namespace tessera::trainer;
-using Catch::Matchers::Contains;
+using Catch::Contains;
 namespace fs = std::filesystem;
 
 namespace {

@@ -8,7 +8,7 @@
 
 using namespace tessera;
 using namespace tessera::trainer;
-using Catch::Matchers::Contains;
+using Catch::Contains;
 
 namespace {
 

@@ -11,7 +11,7 @@
 
 using namespace tessera;
 using namespace tessera::trainer;
-using Catch::Matchers::Contains;
+using Catch::Contains;
 namespace fs = std::filesystem;
 using Ids = std::vector<std::int64_t>;
 
