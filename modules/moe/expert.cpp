@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <tessera/moe/expert.hpp>
+#include <vector>
 
 #include "kernel/rows.hpp"
 
@@ -56,20 +57,55 @@ ExpertGradients of_expert(const ExpertGradients& g, std::int64_t e, std::int64_t
           row_of(g.down, e, h * i), row_of(g.down_bias, e, h)};
 }
 
-/// For each expert: body(e, first row, one past the last row).
+/// The rows of one expert.
+struct ExpertRows {
+  std::int64_t expert, begin, end;
+};
+
+/// body(experts) for experts with rows, as many at a time as the products had better have: on a
+/// host one, so that its rows are still in cache at each next step.
 template <class Body>
-void for_each_expert(std::span<const std::int64_t> expert_offset, const Body& body) {
+void for_groups(std::span<const std::int64_t> expert_offset, const Body& body) {
+  std::vector<ExpertRows> group;
   for (std::size_t e = 0; e + 1 < expert_offset.size(); ++e) {
-    body(static_cast<std::int64_t>(e), expert_offset[e], expert_offset[e + 1]);
+    if (expert_offset[e] == expert_offset[e + 1]) continue;
+    group.push_back({static_cast<std::int64_t>(e), expert_offset[e], expert_offset[e + 1]});
+    if (kernel::groups_are_faster) continue;
+    body(group);
+    group.clear();
   }
+  if (!group.empty()) body(group);
 }
 
+/// Most rows of a group.
 std::int64_t most_rows(std::span<const std::int64_t> expert_offset) {
   std::int64_t most = 0;
-  for_each_expert(expert_offset, [&](std::int64_t, std::int64_t begin, std::int64_t end) {
-    most = std::max(most, end - begin);
+  for_groups(expert_offset, [&](const std::vector<ExpertRows>& group) {
+    most = std::max(most, group.back().end - group.front().begin);
   });
   return most;
+}
+
+/// One product for each expert of a group: make(expert, its rows' begin and end).
+template <class T, class TC, class Make>
+void multiply(const kernel::Execution& execution, const std::vector<ExpertRows>& group, Into into,
+              const Make& make) {
+  std::vector<kernel::Product<T, TC>> products;
+  for (const auto& [e, begin, end] : group) products.push_back(make(e, begin, end));
+  kernel::gemm_grouped<T, TC>(execution, products, into);
+}
+
+void fill_zeros_without_rows(const kernel::Execution& execution,
+                             std::span<const std::int64_t> expert_offset,
+                             const ExpertGradients& gradients, std::int64_t h, std::int64_t i) {
+  for (std::size_t e = 0; e + 1 < expert_offset.size(); ++e) {
+    if (expert_offset[e] != expert_offset[e + 1]) continue;
+    const ExpertGradients d = of_expert(gradients, static_cast<std::int64_t>(e), h, i);
+    fill_zeros(execution, d.gate_up, 2 * i * h);
+    fill_zeros(execution, d.gate_up_bias, 2 * i);
+    fill_zeros(execution, d.down, h * i);
+    fill_zeros(execution, d.down_bias, h);
+  }
 }
 
 }  // namespace
@@ -82,18 +118,21 @@ void expert_forward(const kernel::Execution& execution, const ExpertWeights<T>& 
   const std::int64_t num_rows = rows.extent(0);
   saved = {rows, kernel::new_matrix<float>("expert hidden", num_rows, 2 * i),
            kernel::new_matrix<T>("expert activated", num_rows, i)};
-  // One expert after the other, so that its rows are still in cache at each next step.
-  for_each_expert(expert_offset, [&](std::int64_t e, std::int64_t begin, std::int64_t end) {
-    if (begin == end) return;
-    kernel::gemm_with_bias<T, float>(
-        execution, rows_of<const T>(rows, begin, end), matrix_of(weights.gate_up, e, 2 * i, h).t(),
-        row_of(weights.gate_up_bias, e, 2 * i), rows_of<float>(saved.hidden, begin, end));
+  for_groups(expert_offset, [&](const std::vector<ExpertRows>& group) {
+    multiply<T, float>(execution, group, Into::overwrite, [&](auto e, auto begin, auto end) {
+      return kernel::Product<T, float>{
+          rows_of<const T>(rows, begin, end), matrix_of(weights.gate_up, e, 2 * i, h).t(),
+          rows_of<float>(saved.hidden, begin, end), row_of(weights.gate_up_bias, e, 2 * i)};
+    });
+    const std::int64_t first = group.front().begin, last = group.back().end;
     kernel::swiglu_forward<T>(execution, weights.activation, {}, {},
-                              view_of_rows<float>(saved.hidden, begin, end),
-                              view_of_rows<T>(saved.activated, begin, end));
-    kernel::gemm_with_bias<T, T>(execution, rows_of<const T>(saved.activated, begin, end),
-                                 matrix_of(weights.down, e, h, i).t(),
-                                 row_of(weights.down_bias, e, h), rows_of<T>(outputs, begin, end));
+                              view_of_rows<float>(saved.hidden, first, last),
+                              view_of_rows<T>(saved.activated, first, last));
+    multiply<T, T>(execution, group, Into::overwrite, [&](auto e, auto begin, auto end) {
+      return kernel::Product<T, T>{
+          rows_of<const T>(saved.activated, begin, end), matrix_of(weights.down, e, h, i).t(),
+          rows_of<T>(outputs, begin, end), row_of(weights.down_bias, e, h)};
+    });
   });
 }
 
@@ -106,34 +145,42 @@ void expert_backward(const kernel::Execution& execution, const ExpertWeights<T>&
   const std::int64_t most = most_rows(expert_offset);
   const auto all_dactivated = kernel::new_matrix<float>("dactivated", most, i);
   const auto all_dhidden = kernel::new_matrix<T>("dhidden", most, 2 * i);
-  for_each_expert(expert_offset, [&](std::int64_t e, std::int64_t begin, std::int64_t end) {
-    const ExpertGradients d = of_expert(gradients, e, h, i);
-    if (begin == end) {
-      if (into == Into::accumulate) return;
-      fill_zeros(execution, d.gate_up, 2 * i * h);
-      fill_zeros(execution, d.gate_up_bias, 2 * i);
-      fill_zeros(execution, d.down, h * i);
-      fill_zeros(execution, d.down_bias, h);
-      return;
-    }
-    const auto dout = rows_of<const T>(doutputs, begin, end);
-    const auto dactivated = view_of_rows<float>(all_dactivated, 0, end - begin);
-    kernel::gemm<T, float>(execution, dout.t(), rows_of<const T>(saved.activated, begin, end),
-                           {d.down, h, i, i}, into);
-    kernel::gemm<T, float>(execution, dout, matrix_of(weights.down, e, h, i),
-                           kernel::operand(dactivated));
-    put_bias_gradient<T>(execution, view_of_rows<const T>(doutputs, begin, end), d.down_bias, into);
-
-    const auto dhidden = view_of_rows<T>(all_dhidden, 0, end - begin);
+  if (into == Into::overwrite) {
+    fill_zeros_without_rows(execution, expert_offset, gradients, h, i);
+  }
+  for_groups(expert_offset, [&](const std::vector<ExpertRows>& group) {
+    const std::int64_t first = group.front().begin, last = group.back().end;
+    const auto dactivated = view_of_rows<float>(all_dactivated, 0, last - first);
+    multiply<T, float>(execution, group, into, [&](auto e, auto begin, auto end) {
+      return kernel::Product<T, float>{rows_of<const T>(doutputs, begin, end).t(),
+                                       rows_of<const T>(saved.activated, begin, end),
+                                       {gradients.down + e * h * i, h, i, i}};
+    });
+    multiply<T, float>(execution, group, Into::overwrite, [&](auto e, auto begin, auto end) {
+      return kernel::Product<T, float>{rows_of<const T>(doutputs, begin, end),
+                                       matrix_of(weights.down, e, h, i),
+                                       rows_of<float>(dactivated, begin - first, end - first)};
+    });
+    const auto dhidden = view_of_rows<T>(all_dhidden, 0, last - first);
     kernel::swiglu_backward<T>(execution, weights.activation,
-                               view_of_rows<const float>(saved.hidden, begin, end), dactivated,
+                               view_of_rows<const float>(saved.hidden, first, last), dactivated,
                                dhidden);
-    const auto dhid = rows_of<const T>(dhidden, 0, end - begin);
-    kernel::gemm<T, float>(execution, dhid.t(), rows_of<const T>(saved.rows, begin, end),
-                           {d.gate_up, 2 * i, h, h}, into);
-    kernel::gemm<T, T>(execution, dhid, matrix_of(weights.gate_up, e, 2 * i, h),
-                       rows_of<T>(drows, begin, end));
-    put_bias_gradient<T>(execution, dhidden, d.gate_up_bias, into);
+    multiply<T, float>(execution, group, into, [&](auto e, auto begin, auto end) {
+      return kernel::Product<T, float>{rows_of<const T>(dhidden, begin - first, end - first).t(),
+                                       rows_of<const T>(saved.rows, begin, end),
+                                       {gradients.gate_up + e * 2 * i * h, 2 * i, h, h}};
+    });
+    multiply<T, T>(execution, group, Into::overwrite, [&](auto e, auto begin, auto end) {
+      return kernel::Product<T, T>{rows_of<const T>(dhidden, begin - first, end - first),
+                                   matrix_of(weights.gate_up, e, 2 * i, h),
+                                   rows_of<T>(drows, begin, end)};
+    });
+    for (const auto& [e, begin, end] : group) {
+      put_bias_gradient<T>(execution, view_of_rows<const T>(doutputs, begin, end),
+                           row_of(gradients.down_bias, e, h), into);
+      put_bias_gradient<T>(execution, view_of_rows<const T>(dhidden, begin - first, end - first),
+                           row_of(gradients.gate_up_bias, e, 2 * i), into);
+    }
   });
 }
 

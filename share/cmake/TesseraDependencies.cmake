@@ -18,7 +18,8 @@ if(NOT HDF5_IS_PARALLEL)
                       "install libhdf5-openmpi-dev or set HDF5_ROOT to a parallel build")
 endif()
 
-find_package(Kokkos REQUIRED CONFIG)
+# separable_compilation: Kokkos leaves it to us what nvcc compiles.
+find_package(Kokkos REQUIRED CONFIG COMPONENTS separable_compilation)
 if(Kokkos_VERSION VERSION_LESS 3.4)
   message(FATAL_ERROR "Kokkos ${Kokkos_VERSION} is too old (Tessera is written for 3.4 to 5); set Kokkos_ROOT to another")
 endif()
@@ -42,6 +43,10 @@ foreach(library kokkos kokkoscore kokkoscontainers kokkosalgorithms kokkossimd)
     endif()
   endif()
 endforeach()
+
+if(TESSERA_CUDA)
+  include(TesseraCuda)
+endif()
 
 # Debian's oneDNN looks for the OpenCL development files (ocl-icd-opencl-dev) though its package does not
 # bring them, and tells every step of the search.

@@ -3,8 +3,11 @@
 # as "<folder>/x.hpp", those of modules/ as <tessera/<module>/x.hpp>.
 add_library(tessera_options INTERFACE)
 target_compile_features(tessera_options INTERFACE cxx_std_20)
-target_compile_options(tessera_options INTERFACE -Wall -Wextra -Wno-unknown-pragmas
+set(tessera_host_options -Wall -Wextra -Wno-unknown-pragmas
   $<$<BOOL:${TESSERA_WERROR}>:-Werror> $<$<BOOL:${TESSERA_NATIVE}>:-march=native>)
+target_compile_options(tessera_options INTERFACE
+  "$<$<NOT:$<COMPILE_LANGUAGE:CUDA>>:${tessera_host_options}>"
+  "$<$<COMPILE_LANGUAGE:CUDA>:${tessera_cuda_options}>")
 include(TesseraSanitize)
 
 function(tessera_library name)
@@ -19,6 +22,9 @@ function(tessera_library name)
     PRIVATE ${arg_PRIVATE} $<BUILD_INTERFACE:tessera_options>)
   target_compile_features(tessera_${name} PUBLIC cxx_std_20)
   set_target_properties(tessera_${name} PROPERTIES POSITION_INDEPENDENT_CODE ON EXPORT_NAME ${name})
+  if(TESSERA_CUDA)
+    tessera_compile_for_device(tessera_${name})
+  endif()
 endfunction()
 
 # tessera_add_test(<area> <topic> NP 1 2 ... [LIBRARIES targets] [TIMEOUT seconds] [LABELS ...])
@@ -31,6 +37,9 @@ function(tessera_add_test area topic)
   set(target test_${area}_${topic})
   add_executable(${target} ${topic}.test.cpp)
   target_link_libraries(${target} PRIVATE tessera_test_support ${arg_LIBRARIES} tessera_options)
+  if(TESSERA_CUDA)
+    tessera_compile_for_device(${target})
+  endif()
   foreach(np IN LISTS arg_NP)
     tessera_register_test(${area}/${topic}:np${np} ${np} ${arg_TIMEOUT} "${area};np${np};${arg_LABELS}"
       $<TARGET_FILE:${target}>)

@@ -3,6 +3,7 @@
 #include "kernel/addressed_rows.hpp"
 
 #include "base/contract.hpp"
+#include "kernel/launch.hpp"
 
 namespace tessera::kernel {
 
@@ -23,8 +24,7 @@ void gather_rows(const Execution& execution, RowAddresses<const T> source, Matri
   if (destination.size() == 0) return;
   const std::int64_t columns = destination.extent(1);
   Kokkos::parallel_for(
-      "tessera::gather_addressed_rows",
-      Team(execution, static_cast<int>(destination.extent(0)), Kokkos::AUTO),
+      "tessera::gather_addressed_rows", team_per_row(execution, destination.extent(0), columns),
       KOKKOS_LAMBDA(const Team::member_type& member) {
         const std::int64_t r = member.league_rank();
         const T* from = source(r).first;
@@ -46,8 +46,7 @@ void combine_rows(const Execution& execution, RowAddresses<const T> rows,
   const std::int64_t choices = slot.extent(1);
   const bool keeps = kept.size() > 0, in_place = x.data() == y.data();
   Kokkos::parallel_for(
-      "tessera::combine_addressed_rows",
-      Team(execution, static_cast<int>(y.extent(0)), Kokkos::AUTO),
+      "tessera::combine_addressed_rows", team_per_row(execution, y.extent(0), columns),
       KOKKOS_LAMBDA(const Team::member_type& member) {
         const std::int64_t t = member.league_rank();
         float* sum = &y(t, 0);
@@ -80,8 +79,7 @@ void combine_rows_backward(const Execution& execution, Matrix<const float> dy, M
   const std::int64_t columns = dy.extent(1);
   const std::int64_t choices = slot.extent(1);
   Kokkos::parallel_for(
-      "tessera::combine_addressed_rows_backward",
-      Team(execution, static_cast<int>(dy.extent(0)), Kokkos::AUTO),
+      "tessera::combine_addressed_rows_backward", team_per_row(execution, dy.extent(0), columns),
       KOKKOS_LAMBDA(const Team::member_type& member) {
         const std::int64_t t = member.league_rank();
         const float* gradient = &dy(t, 0);
@@ -111,7 +109,7 @@ void sum_rows(const Execution& execution, RowAddresses<const T> rows,
   const std::int64_t columns = dx.extent(1);
   const std::int64_t choices = slot.extent(1);
   Kokkos::parallel_for(
-      "tessera::sum_addressed_rows", Team(execution, static_cast<int>(dx.extent(0)), Kokkos::AUTO),
+      "tessera::sum_addressed_rows", team_per_row(execution, dx.extent(0), columns),
       KOKKOS_LAMBDA(const Team::member_type& member) {
         const std::int64_t t = member.league_rank();
         float* sum = &dx(t, 0);

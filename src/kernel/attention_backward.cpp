@@ -8,6 +8,7 @@
 #include "kernel/attention.hpp"
 #include "kernel/attention_blocks.hpp"
 #include "kernel/exponential.hpp"
+#include "kernel/launch.hpp"
 
 namespace tessera::kernel {
 namespace {
@@ -51,7 +52,7 @@ RowTerms row_terms(const Execution& execution, const AttentionShape& shape, cons
   const auto products = new_vector<float>("attention output products", num_rows);
   const auto log2_lse = new_vector<float>("attention log2 lse", num_rows);
   Kokkos::parallel_for(
-      "attention_row_terms", Team(execution, static_cast<int>(num_rows / group), Kokkos::AUTO),
+      "attention_row_terms", team_per_row(execution, num_rows / group, size),
       KOKKOS_LAMBDA(const Team::member_type& team) {
         const std::int64_t token = team.league_rank() / kv_heads;
         const std::int64_t kv_head = team.league_rank() % kv_heads;
@@ -82,7 +83,7 @@ void add_sink_gradient(const Execution& execution, const AttentionShape& shape, 
   const std::int64_t group = shape.group(), kv_heads = shape.kv_heads, length = shape.length;
   const std::int64_t num_tokens = shape.sequences * length;
   Kokkos::parallel_for(
-      "attention_sink_gradient", Team(execution, static_cast<int>(shape.query_heads), Kokkos::AUTO),
+      "attention_sink_gradient", team_per_row(execution, shape.query_heads, num_tokens),
       KOKKOS_LAMBDA(const Team::member_type& team) {
         const std::int64_t head = team.league_rank();
         double gradient = 0.0;
@@ -107,8 +108,7 @@ void pack_rows(const Execution& execution, const AttentionShape& shape, Interval
   const std::int64_t length = shape.length, width = shape.query_heads * size;
   const std::int64_t position_size = group * size;
   Kokkos::parallel_for(
-      "attention_pack_dout",
-      Team(execution, static_cast<int>(pairs.count * queries.count), Kokkos::AUTO),
+      "attention_pack_dout", team_per_row(execution, pairs.count * queries.count, position_size),
       KOKKOS_LAMBDA(const Team::member_type& team) {
         const std::int64_t pair = pairs.first + team.league_rank() / queries.count;
         const std::int64_t query = queries.first + team.league_rank() % queries.count;
@@ -137,8 +137,7 @@ void softmax_backward_step(const Execution& execution, const AttentionShape& sha
   const std::int64_t group = shape.group(), length = shape.length;
   const std::int64_t rows = queries.count * group;
   Kokkos::parallel_for(
-      "attention_softmax_backward",
-      Team(execution, static_cast<int>(pairs.count * keys.count), Kokkos::AUTO),
+      "attention_softmax_backward", team_per_row(execution, pairs.count * keys.count, rows),
       KOKKOS_LAMBDA(const Team::member_type& team) {
         const std::int64_t pair = pairs.first + team.league_rank() / keys.count;
         const std::int64_t key = keys.first + team.league_rank() % keys.count;

@@ -8,6 +8,7 @@
 #include "base/contract.hpp"
 #include "kernel/attention.hpp"
 #include "kernel/gemm.hpp"
+#include "kernel/launch.hpp"
 
 namespace tessera::kernel {
 
@@ -36,10 +37,12 @@ struct AttentionBlocks {
 inline constexpr std::int64_t attention_lanes = 32;
 
 /// What the blocks are made for. A block's scores are written by one product, read by the softmax
-/// and read again by the next product: they should be in the second-level cache all the while.
-inline constexpr std::int64_t attention_block_bytes = 512 << 10;
-inline constexpr std::int64_t attention_block_rows = 256;
-inline constexpr std::int64_t attention_block_keys = 256;
+/// and read again by the next product: they should be in the second-level cache all the while. A
+/// GPU wants few and large kernels instead, and has the memory for them.
+inline constexpr std::int64_t attention_block_bytes = kernels_run_on_host ? 512 << 10 : 256 << 20;
+inline constexpr std::int64_t attention_block_rows = kernels_run_on_host ? 256 : 2048;
+inline constexpr std::int64_t attention_block_keys = kernels_run_on_host ? 256 : 1024;
+inline constexpr std::int64_t attention_block_queries = kernels_run_on_host ? 128 : 1024;
 
 /// Blocks whose scratch memory, score_bytes per score and row_bytes per row of queries, stays
 /// within attention_block_bytes (one pair at least). Fewer queries waste less: a block computes
@@ -52,8 +55,8 @@ inline AttentionBlocks attention_blocks(const AttentionShape& shape, std::int64_
     return x < low ? low : x > high ? high : x;
   };
   const bool has_window = shape.window > 0 && shape.window < shape.length;
-  std::int64_t queries = bounded(attention_block_rows / shape.group(), 16, 128);
-  if (has_window) queries = least(queries, bounded(shape.window / 4, 16, 128));
+  std::int64_t queries = bounded(attention_block_rows / shape.group(), 16, attention_block_queries);
+  if (has_window) queries = least(queries, bounded(shape.window / 4, 16, attention_block_queries));
   AttentionBlocks blocks;
   blocks.queries = least(queries, shape.length);
   blocks.keys = attention_block_keys;

@@ -7,6 +7,7 @@
 #include "kernel/attention.hpp"
 #include "kernel/attention_blocks.hpp"
 #include "kernel/exponential.hpp"
+#include "kernel/launch.hpp"
 
 namespace tessera::kernel {
 namespace {
@@ -96,8 +97,7 @@ void softmax_step(const Execution& execution, const AttentionShape& shape, Inter
   const std::int64_t window = shape.window > 0 ? shape.window : shape.length;
   const std::int64_t group = shape.group(), kv_heads = shape.kv_heads, size = shape.value_size;
   Kokkos::parallel_for(
-      "attention_softmax",
-      Team(execution, static_cast<int>(pairs.count * queries.count), Kokkos::AUTO),
+      "attention_softmax", team_per_row(execution, pairs.count * queries.count, keys.count),
       KOKKOS_LAMBDA(const Team::member_type& team) {
         const std::int64_t pair = pairs.first + team.league_rank() / queries.count;
         const std::int64_t query = queries.first + team.league_rank() % queries.count;
@@ -134,8 +134,7 @@ void finish_rows(const Execution& execution, const AttentionShape& shape, Interv
   const std::int64_t group = shape.group(), kv_heads = shape.kv_heads, size = shape.value_size;
   const std::int64_t length = shape.length, query_heads = shape.query_heads;
   Kokkos::parallel_for(
-      "attention_finish",
-      Team(execution, static_cast<int>(pairs.count * queries.count), Kokkos::AUTO),
+      "attention_finish", team_per_row(execution, pairs.count * queries.count, size),
       KOKKOS_LAMBDA(const Team::member_type& team) {
         const std::int64_t pair = pairs.first + team.league_rank() / queries.count;
         const std::int64_t query = queries.first + team.league_rank() % queries.count;

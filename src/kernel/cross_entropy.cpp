@@ -7,6 +7,7 @@
 
 #include "base/contract.hpp"
 #include "kernel/exponential.hpp"
+#include "kernel/launch.hpp"
 #include "kernel/ordered_sum.hpp"
 
 namespace tessera::kernel {
@@ -44,7 +45,8 @@ template <class Keep>
 KOKKOS_INLINE_FUNCTION double sum_of_exponentials(const Member& team, const float* logits,
                                                   std::int64_t begin, std::int64_t end,
                                                   float maximum, const Keep& keep) {
-  constexpr std::int64_t block = 512;
+  // Of one member of a team. On a host a team is a thread, on a GPU a few hundred.
+  constexpr std::int64_t block = kernels_run_on_host ? 512 : 512 * 256;
   double sum = 0.0;
   for (std::int64_t first = begin; first < end; first += block) {
     const std::int64_t last = first + block < end ? first + block : end;
@@ -132,7 +134,7 @@ double cross_entropy(const Execution& execution, Matrix<const float> logits,
   if (num_rows == 0) return 0.0;
   const auto losses = new_vector<double>("row losses", num_rows);
   Kokkos::parallel_for(
-      "cross_entropy", Team(execution, static_cast<int>(num_rows), Kokkos::AUTO),
+      "cross_entropy", team_per_row(execution, num_rows, num_classes),
       KOKKOS_LAMBDA(const Member& team) {
         const float* row = logits.data() + team.league_rank() * num_classes;
         const std::int64_t label = target(team.league_rank());
@@ -156,7 +158,7 @@ double cross_entropy_gradient(const Execution& execution, Matrix<float> logits,
   if (num_rows == 0) return 0.0;
   const auto losses = new_vector<double>("row losses", num_rows);
   Kokkos::parallel_for(
-      "cross_entropy_gradient", Team(execution, static_cast<int>(num_rows), Kokkos::AUTO),
+      "cross_entropy_gradient", team_per_row(execution, num_rows, num_classes),
       KOKKOS_LAMBDA(const Member& team) {
         float* row = logits.data() + team.league_rank() * num_classes;
         const std::int64_t label = target(team.league_rank());

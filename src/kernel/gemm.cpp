@@ -7,8 +7,8 @@
 #include <string_view>
 #include <type_traits>
 
-#include "base/contract.hpp"
 #include "base/error.hpp"
+#include "kernel/gemm_contract.hpp"
 #include "kernel/gemm_onednn.hpp"
 #include "kernel/gemm_packed.hpp"
 
@@ -16,17 +16,7 @@ namespace tessera::kernel {
 namespace {
 
 static_assert(Kokkos::SpaceAccessibility<Kokkos::HostSpace, Memory>::accessible,
-              "gemm.cpp multiplies in host memory; a device build needs another backend");
-
-template <class T, class TC>
-void expect_conformable(const Operand<const T>& a, const Operand<const T>& b,
-                        const Operand<TC>& c) {
-  TESSERA_EXPECT(!c.transposed);
-  TESSERA_EXPECT(a.op_rows() == c.rows && b.op_cols() == c.cols && a.op_cols() == b.op_rows());
-  TESSERA_EXPECT(a.rows <= 1 || a.stride >= a.cols);
-  TESSERA_EXPECT(b.rows <= 1 || b.stride >= b.cols);
-  TESSERA_EXPECT(c.rows <= 1 || c.stride >= c.cols);
-}
+              "gemm.cpp multiplies in host memory; builds for a device have gemm_device.cpp");
 
 template <class TC>
 void fill_zeros(std::int64_t batch, const Operand<TC>& c, std::int64_t batch_stride) {
@@ -154,7 +144,20 @@ void gemm_with_bias(const Execution& execution, Operand<const T> a, Operand<cons
   }
 }
 
+template <class T, class TC>
+void gemm_grouped(const Execution& execution, std::span<const Product<T, TC>> products, Into into) {
+  for (const auto& p : products) {
+    TESSERA_EXPECT(p.bias == nullptr || into == Into::overwrite);
+    if (into == Into::overwrite) {
+      gemm_with_bias(execution, p.a, p.b, p.bias, p.c);
+    } else {
+      gemm(execution, p.a, p.b, p.c, into);
+    }
+  }
+}
+
 #define TESSERA_INSTANTIATE(T, TC)                                                             \
+  template void gemm_grouped(const Execution&, std::span<const Product<T, TC>>, Into);         \
   template void gemm(const Execution&, Operand<const T>, Operand<const T>, Operand<TC>, Into); \
   template void gemm_with_bias(const Execution&, Operand<const T>, Operand<const T>, const T*, \
                                Operand<TC>);                                                   \

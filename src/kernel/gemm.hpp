@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Matrix products: the one narrow interface through which every product goes. Backends:
 // gemm_packed.cpp (bf16 with AMX or AVX-512), gemm_onednn.cpp (f32, other processors),
-// gemm_reference.cpp (plain loops, the oracle); cuBLAS later.
+// gemm_cublas.cpp (on a GPU), gemm_reference.cpp (plain loops, the oracle).
 #pragma once
 
 #include <cstdint>
 #include <span>
 
+#include "kernel/launch.hpp"
 #include "kernel/view.hpp"
 
 namespace tessera::kernel {
@@ -36,10 +37,10 @@ Operand<T> operand(const Matrix<T>& view) {
 /// What happens to C's old content.
 enum class Into { overwrite, accumulate };
 
-/// C = op(A) op(B)  or  C += op(A) op(B).  Products and sums in f32. local; synchronous on
-/// `execution`. A [m, k] and B [k, n] after their transposition, both T in {float, bf16}; C [m, n]
-/// TC in {float, T}, never transposed, not overlapping A or B. Any of m, n, k may be 0 (k = 0 gives
-/// zeros).
+/// C = op(A) op(B)  or  C += op(A) op(B).  Products and sums in f32. local; in the order of
+/// `execution`, and complete on return where the host multiplies. A [m, k] and B [k, n] after their
+/// transposition, both T in {float, bf16}; C [m, n] TC in {float, T}, never transposed, not
+/// overlapping A or B. Any of m, n, k may be 0 (k = 0 gives zeros).
 template <class T, class TC>
 void gemm(const Execution& execution, Operand<const T> a, Operand<const T> b, Operand<TC> c,
           Into into = Into::overwrite);
@@ -56,8 +57,27 @@ template <class T, class TC>
 void gemm_with_bias(const Execution& execution, Operand<const T> a, Operand<const T> b,
                     const T* bias, Operand<TC> c);
 
-/// Who multiplies bf16 here: "AMX", "AVX512-BF16" or "oneDNN". Chosen at the first call by what the
-/// processor has, or by TESSERA_GEMM=amx|avx512|onednn; throws usage if that cannot be had. local.
+/// One of a group of products.
+template <class T, class TC>
+struct Product {
+  Operand<const T> a, b;
+  Operand<TC> c;
+  const T* bias = nullptr;  ///< as in gemm_with_bias; only where C is overwritten
+};
+
+/// Products of several sizes, as the experts have them; otherwise as gemm and gemm_with_bias. Their
+/// results do not overlap. local.
+template <class T, class TC>
+void gemm_grouped(const Execution& execution, std::span<const Product<T, TC>> products,
+                  Into into = Into::overwrite);
+
+/// Whether a group costs less than its products one by one, as on a GPU. A host had better finish
+/// all that it does with one product's result while that is in cache.
+inline constexpr bool groups_are_faster = !kernels_run_on_host;
+
+/// Who multiplies bf16 here: "cuBLAS" on a GPU, else "AMX", "AVX512-BF16" or "oneDNN", chosen at
+/// the first call by what the processor has, or by TESSERA_GEMM=amx|avx512|onednn; throws usage if
+/// that cannot be had. local.
 const char* bf16_product_backend();
 
 namespace reference {

@@ -5,13 +5,14 @@
 #include <cmath>
 
 #include "base/contract.hpp"
+#include "kernel/launch.hpp"
 
 namespace tessera::kernel {
 namespace {
 
-// Long enough to cost nothing, short enough to be shared out among threads. Within a block plain
-// loops over pointers that do not overlap, which compilers turn into vector instructions.
-constexpr std::int64_t block_size = 4096;
+// Within a block plain loops over pointers that do not overlap, which compilers turn into vector
+// instructions.
+constexpr std::int64_t block_size = elements_per_index(4096);
 
 /// body(begin, end) over blocks of [0, size).
 template <class Body>

@@ -21,7 +21,7 @@ void normalize_rows(const Execution& execution, Matrix<const float> x, Vector<co
   const std::int64_t columns = x.extent(1);
   const bool rounds = rounded.size() > 0;
   Kokkos::parallel_for(
-      "tessera::rms_norm_forward", Team(execution, static_cast<int>(x.extent(0)), Kokkos::AUTO),
+      "tessera::rms_norm_forward", team_per_row(execution, x.extent(0), columns),
       KOKKOS_LAMBDA(const Team::member_type& member) {
         const std::int64_t t = member.league_rank();
         float squares = 0.0f;
@@ -64,7 +64,7 @@ void rms_norm_backward(const Execution& execution, Matrix<const float> dy, Matri
   TESSERA_EXPECT(weight.extent(0) == x.extent(1) && dweight.extent(0) == x.extent(1));
   const std::int64_t columns = x.extent(1);
   Kokkos::parallel_for(
-      "tessera::rms_norm_backward", Team(execution, static_cast<int>(x.extent(0)), Kokkos::AUTO),
+      "tessera::rms_norm_backward", team_per_row(execution, x.extent(0), columns),
       KOKKOS_LAMBDA(const Team::member_type& member) {
         const std::int64_t t = member.league_rank();
         float dot = 0.0f;

@@ -95,8 +95,7 @@ void scatter_add_rows(const Execution& execution, Matrix<const float> source,
   const std::int64_t buckets = execution.concurrency() > 1 ? 64 : 1;
   const std::int64_t column_blocks = (columns + column_block - 1) / column_block;
   Kokkos::parallel_for(
-      "tessera::scatter_add_rows",
-      Team(execution, static_cast<int>(buckets * column_blocks), Kokkos::AUTO),
+      "tessera::scatter_add_rows", team_per_row(execution, buckets * column_blocks, column_block),
       KOKKOS_LAMBDA(const Team::member_type& member) {
         const std::int64_t bucket = member.league_rank() / column_blocks;
         const std::int64_t first = member.league_rank() % column_blocks * column_block;

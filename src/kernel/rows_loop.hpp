@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-#include "kernel/view.hpp"
+#include "kernel/launch.hpp"
 
 namespace tessera::kernel {
 
@@ -16,7 +16,7 @@ void for_each_element(const char* label, const Execution& execution, std::int64_
                       std::int64_t columns, const Body& body) {
   if (rows == 0 || columns == 0) return;
   Kokkos::parallel_for(
-      label, Team(execution, static_cast<int>(rows), Kokkos::AUTO),
+      label, team_per_row(execution, rows, columns),
       KOKKOS_LAMBDA(const Team::member_type& member) {
         const std::int64_t r = member.league_rank();
         Kokkos::parallel_for(Kokkos::TeamVectorRange(member, columns),
@@ -36,7 +36,7 @@ void add_sums_over_rows(const char* label, const Execution& execution, std::int6
   const std::int64_t column_blocks = (columns + column_block - 1) / column_block;
   const auto partial = new_zero_matrix<Accumulator>(execution, "partial sums", row_blocks, columns);
   Kokkos::parallel_for(
-      label, Team(execution, static_cast<int>(row_blocks * column_blocks), Kokkos::AUTO),
+      label, team_per_row(execution, row_blocks * column_blocks, column_block),
       KOKKOS_LAMBDA(const Team::member_type& member) {
         const std::int64_t block = member.league_rank() / column_blocks;
         const std::int64_t first = member.league_rank() % column_blocks * column_block;

@@ -12,7 +12,11 @@
 namespace tessera::kernel {
 
 using Execution = Kokkos::DefaultExecutionSpace;
+#ifdef TESSERA_MANAGED_MEMORY
+using Memory = Kokkos::SharedSpace;  // tests on a GPU: the host reads and writes it as well
+#else
 using Memory = Execution::memory_space;
+#endif
 
 template <class T>
 using Vector = Kokkos::View<T*, Kokkos::LayoutRight, Memory>;

@@ -93,10 +93,10 @@ TEMPLATE_TEST_CASE("A product with bias adds the bias to each row", "", float, b
 
 TEST_CASE("A product of f32 matrices keeps all bits of f32") {
   const float above_one = 1.0f + 0x1p-23f;
-  const std::vector<float> a(64 * 64, above_one);
-  std::vector<float> b(64 * 64, 0.0f);
+  const Array<float> a(64 * 64, above_one);
+  Array<float> b(64 * 64, 0.0f);
   for (int i = 0; i < 64; ++i) b[i * 64 + i] = 1.0f;
-  std::vector<float> c(64 * 64, 0.0f);
+  Array<float> c(64 * 64, 0.0f);
   gemm(Execution(), Operand<const float>{a.data(), 64, 64, 64},
        Operand<const float>{b.data(), 64, 64, 64}, Operand<float>{c.data(), 64, 64, 64});
   CHECK(c == a);

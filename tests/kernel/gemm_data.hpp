@@ -11,6 +11,19 @@
 
 namespace tessera::kernel::test {
 
+/// std::vector in the kernels' memory.
+template <class T>
+struct Allocator {
+  using value_type = T;
+  T* allocate(std::size_t size) {
+    return static_cast<T*>(Kokkos::kokkos_malloc<Memory>(size * sizeof(T)));
+  }
+  void deallocate(T* data, std::size_t) { Kokkos::kokkos_free<Memory>(data); }
+  friend bool operator==(const Allocator&, const Allocator&) { return true; }
+};
+template <class T>
+using Array = std::vector<T, Allocator<T>>;
+
 struct Case {
   std::int64_t batch, m, n, k;
   std::int64_t padding = 0;        ///< columns beyond each row
@@ -20,7 +33,7 @@ struct Case {
 /// `batch` matrices with padding that no product may touch: NaN, which would show.
 template <class T>
 struct Matrices {
-  std::vector<T> storage;
+  Array<T> storage;
   Operand<T> first;
   std::int64_t batch_stride;
 
@@ -52,7 +65,7 @@ Operand<const T> input(const Operand<T>& x) {
 }
 
 template <class T>
-double root_mean_square_of_numbers(const std::vector<T>& storage) {
+double root_mean_square_of_numbers(const Array<T>& storage) {
   double sum = 0.0;
   double count = 1e-30;
   for (const T value : storage) {
@@ -66,7 +79,7 @@ double root_mean_square_of_numbers(const std::vector<T>& storage) {
 
 /// Largest error relative to the typical element; infinity where NaN is on one side only.
 template <class T>
-double largest_error(const std::vector<T>& actual, const std::vector<T>& expected) {
+double largest_error(const Array<T>& actual, const Array<T>& expected) {
   const double typical = root_mean_square_of_numbers(expected);
   double largest = 0.0;
   for (std::size_t i = 0; i < expected.size(); ++i) {
