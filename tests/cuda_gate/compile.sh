@@ -2,27 +2,36 @@
 # SPDX-License-Identifier: Apache-2.0
 # Launches the compilers of the gate's build.
 #
-# nvcc: what ptxas says of registers and spills stays beside the object, as <object>.ptxas.
+# nvcc: for both architectures where the source has a kernel. What ptxas says of registers and spills stays beside the
+# object, as <object>.ptxas.
 # The C++ compiler: a source that the gate compiles with the definitions of the ordinary build (TESSERA_GATE_HOST_BUILD)
 # becomes a copy of that build's object, which the gate only links.
 set -euo pipefail
-object= source= definitions=
-for ((i = 1; i <= $#; ++i)); do
-  case ${!i} in
-    -o) next=$((i + 1)) object=${!next} ;;
-    -c) next=$((i + 1)) source=${!next} ;;
-    -MF) next=$((i + 1)) depfile=${!next} ;;
-    -D*) definitions+="${!i} " ;;
+object= source= depfile= definitions= previous=
+for word in "$@"; do
+  case $previous in
+    -o) object=$word ;;
+    -MF) depfile=$word ;;
   esac
+  case $word in
+    *.cpp) source=$word ;;
+    -D*) definitions+="$word " ;;
+  esac
+  previous=$word
 done
 launcher=(${CMAKE_CXX_COMPILER_LAUNCHER-})
 
 if [[ $1 == *nvcc ]]; then
+  command=("$@")
+  if ! grep -q KOKKOS_LAMBDA "$source"; then  # no kernel of its own: one architecture tells all
+    command=()
+    for word in "$@"; do [[ $word == --generate-code=*compute_80* ]] || command+=("$word"); done
+  fi
   status=0
-  "${launcher[@]}" "$@" 2>"$object.log" || status=$?
-  grep '^ptxas info' "$object.log" >"$object.ptxas" || true
-  grep -v '^ptxas info\|^ *[0-9]* bytes stack frame' "$object.log" >&2 || true
-  sed -n '/^ptxas info/p; /bytes stack frame/p' "$object.log" >"$object.ptxas"
+  "${launcher[@]}" "${command[@]}" 2>"$object.log" || status=$?
+  grep '^ptxas info\|bytes stack frame' "$object.log" >"$object.ptxas" || true
+  grep -v '^ptxas info\|bytes stack frame' "$object.log" >&2 || true
+  rm "$object.log"
   exit $status
 fi
 

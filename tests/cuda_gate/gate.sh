@@ -50,8 +50,8 @@ link_program() {
 # try FILE DEFINITION: compiles a file of this folder as the kernels are.
 try() {
   local command
-  command=$(sed -n 's/^ *"command": "\(.*\)",$/\1/p' "$build/compile_commands.json" | grep -- '-c [^ ]*/src/kernel/rows.cpp' | sed 's/\\"/"/g')
-  command=${command%% -x cu *}
+  command=$(sed -n 's/^ *"command": "\(.*\)",$/\1/p' "$build/compile_commands.json" | grep -- '-c [^ ]*/src/kernel/rows.cpp' |
+    sed -e 's/\\"//g' -e 's/ --generate-code=[^ ]*//g' -e 's/ -x cu .*//')
   # shellcheck disable=SC2086  # words of a command
   $command $2 -x cu -cubin -arch=sm_90 "$here/$1" -o "$folder/tried.cubin" 2>&1
 }
@@ -67,7 +67,7 @@ refuses() {
     fi
     grep 'error' <<<"$text" | head -n 1
   done
-  try cublas_agrees.cpp "" || exit 1
+  text=$(try cublas_agrees.cpp "") || { echo "$text"; exit 1; }
 }
 
 mkdir -p "$folder"
