@@ -37,7 +37,9 @@ link_program() {
   local log=$folder/link.log undefined
   rm -f "$build/apps/tessera"
   build_program >"$log" 2>&1 || { tail -n 40 "$log"; exit 1; }
-  grep -q 'libcublas' "$build/build.ninja" || { echo "the program is not linked with cuBLAS"; exit 1; }
+  for library in cublas nccl; do
+    readelf -d "$build/apps/tessera" | grep -q "NEEDED.*lib$library" || { echo "the program does not use $library"; exit 1; }
+  done
   undefined=$(sed -n 's/.*undefined reference to `\(.*\)'"'"'$/\1/p' "$log" | sort -u)
   [[ -n $undefined ]] || { echo "no warning of an undefined symbol, though Kokkos is not there: see $log"; exit 1; }
   echo "$(wc -l <<<"$undefined") undefined symbols of Kokkos"
