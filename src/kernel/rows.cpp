@@ -136,7 +136,7 @@ double sum_of_squares(const Execution& execution, Vector<const float> x) {
   const std::int64_t num_blocks = (size + block_size - 1) / block_size;
   const auto sums = new_vector<double>("sums of squares", num_blocks);
   Kokkos::parallel_for(
-      "tessera::sum_of_squares", Team(execution, static_cast<int>(num_blocks), Kokkos::AUTO),
+      "tessera::sum_of_squares", team_per_row(execution, num_blocks, block_size),
       KOKKOS_LAMBDA(const Team::member_type& member) {
         const std::int64_t begin = member.league_rank() * block_size;
         const std::int64_t end = begin + block_size < size ? begin + block_size : size;
