@@ -30,12 +30,18 @@ start() {
   done
   complain "did not start"
 }
-# ranks: process ids of that job's ranks, mpiexec's children.
+# children PID...: their process ids; a bare system has no pgrep.
+children() {
+  local parent
+  for parent; do
+    grep -l "^PPid:[[:space:]]*$parent\$" /proc/[0-9]*/status 2>/dev/null | sed 's,^/proc/,,; s,/status$,,'
+  done
+}
+# ranks: process ids of that job's ranks, mpiexec's children under Open MPI and its proxy's under MPICH.
 ranks() {
-  local status pid
-  for status in $(grep -l "^PPid:[[:space:]]*$mpiexec_pid\$" /proc/[0-9]*/status 2>/dev/null); do
-    pid=${status#/proc/}
-    pid=${pid%/status}
+  local level pid
+  level=$(children "$mpiexec_pid")
+  for pid in $level $(children $level); do
     [[ $(</proc/"$pid"/comm) == tessera ]] && echo "$pid"
   done
 }
