@@ -49,6 +49,7 @@ endfunction()
 # What every test runs under, those of the program included. Threads that wait sleep: there are more than cores.
 set(TESSERA_TEST_THREADS 1 CACHE STRING "OpenMP threads of each rank in the tests")
 file(STRINGS ${PROJECT_SOURCE_DIR}/share/setup/mpi_environment tessera_test_environment REGEX "^[A-Z]")
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/share/setup/mpi_environment)
 list(APPEND tessera_test_environment OMP_NUM_THREADS=${TESSERA_TEST_THREADS} OMP_WAIT_POLICY=passive
   ${TESSERA_TEST_ENVIRONMENT})
 
