@@ -51,7 +51,7 @@ set(TESSERA_TEST_THREADS 1 CACHE STRING "OpenMP threads of each rank in the test
 file(STRINGS ${PROJECT_SOURCE_DIR}/share/setup/mpi_environment tessera_test_environment REGEX "^[A-Z]")
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/share/setup/mpi_environment)
 list(APPEND tessera_test_environment OMP_NUM_THREADS=${TESSERA_TEST_THREADS} OMP_WAIT_POLICY=passive
-  ${TESSERA_TEST_ENVIRONMENT})
+  OMP_PROC_BIND=false ${TESSERA_TEST_ENVIRONMENT})
 
 # tessera_register_test(<name> <np> <timeout> <labels> command...): one ctest entry under mpiexec.
 function(tessera_register_test name np timeout labels)

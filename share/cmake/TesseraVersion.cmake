@@ -24,8 +24,8 @@ function(tessera_record_version target source)
   add_dependencies(${target} ${target}_commit)
   target_include_directories(${target} PRIVATE ${CMAKE_CURRENT_BINARY_DIR}/generated)
   set(packages "HDF5 ${HDF5_VERSION}, Kokkos ${Kokkos_VERSION}, oneDNN ${dnnl_VERSION}, MPI ${MPI_CXX_VERSION}")
-  message(STATUS "Stack: ${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}, ${packages}, Kokkos devices "
-    "${Kokkos_DEVICES}, Catch2 ${Catch2_VERSION}")
+  set(TESSERA_STACK "${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}, ${packages}, Kokkos devices ${Kokkos_DEVICES}, Catch2 ${Catch2_VERSION}"
+    CACHE INTERNAL "For the report of share/stacks")
   set_source_files_properties(${source} PROPERTIES COMPILE_DEFINITIONS
     "TESSERA_BUILT_VERSION=\"${PROJECT_VERSION}\";TESSERA_BUILT_TYPE=\"${CMAKE_BUILD_TYPE}\";TESSERA_BUILT_COMPILER=\"${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}\";TESSERA_BUILT_DEPENDENCIES=\"${packages}\"")
 endfunction()

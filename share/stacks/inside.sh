@@ -25,7 +25,10 @@ configure() {
   options=(-G Ninja -DCMAKE_BUILD_TYPE=Release "-DCMAKE_CXX_FLAGS_RELEASE=-O1 -DNDEBUG" -DTESSERA_NATIVE=ON -DTESSERA_WERROR=ON
     -DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_C_COMPILER_LAUNCHER=ccache "${options[@]}")
   wanted="${options[*]}"
-  [[ -f $build/build.ninja && -f $stamp && $(<"$stamp") == "$wanted" ]] && return
+  if [[ -f $build/build.ninja && -f $stamp && $(<"$stamp") == "$wanted" ]]; then
+    step "update the build" ninja -C "$build" build.ninja # what tests there are has to be known before
+    return
+  fi
   rm -rf "$stamp" "$build/CMakeCache.txt"
   step "configure" cmake -S /tessera -B "$build" "${options[@]}"
   printf '%s\n' "$wanted" >"$stamp"
@@ -41,7 +44,7 @@ programs_of_tests() {
 # One line for the table in README.md: what CMake found, the MPI package and what ctest says at its end.
 report() {
   printf '%s: %s %s, %s: %s\n' "$stack" "$mpi" "$(dpkg-query --show --showformat='${Version}' "$mpi")" \
-    "$(sed -n 's/^-- Stack: //p' "$log_dir/configure.log")" "$1"
+    "$(sed -n 's/^TESSERA_STACK:INTERNAL=//p' "$build/CMakeCache.txt")" "$1"
 }
 
 run_tests() {
