@@ -78,7 +78,7 @@ bootstrap() {
   mv "$chroot.partial" "$chroot"
 }
 
-# mount_at TYPE SOURCE DIRECTORY OPTIONS: below the chroot, private.
+# mount_below DIRECTORY MOUNT-ARGUMENTS...: in the chroot, so that nothing of it is seen elsewhere.
 mount_below() {
   mkdir -p "$chroot$1"
   mount "${@:2}" "$chroot$1"
