@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "base/version.hpp"
+#include "comm/device_collectives.hpp"
 #include "command.hpp"
 
 namespace tessera::apps {
@@ -33,6 +34,7 @@ int run(const GridOptions& options) {
   report.lines.emplace_back("built with", dependency_versions());
   examine_libraries(report);
   examine_ranks(grid.world(), report);
+  report.lines.emplace_back("arrays", "travel by " + comm::describe_device_transport());
   report.lines.emplace_back("grid", grid.describe());
   if (grid.world().rank() == 0) print(report);
   return report.failures.empty() ? 0 : unusable;

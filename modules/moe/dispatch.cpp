@@ -101,11 +101,11 @@ RowsUnderWay<T> start_to_experts(const comm::Communicator& expert_axis,
                                  const kernel::Matrix<T>& sent) {
   const std::int64_t width = sent.extent(1);
   const auto arrived = kernel::new_matrix<T>("arrived rows", handle.num_received, width);
-  kernel::Execution().fence();
   return {sent, arrived,
           expert_axis.start_all_to_all_v(
-              what, std::span<const T>(sent.data(), sent.size()), times(handle.send_counts, width),
-              std::span<T>(arrived.data(), arrived.size()), times(handle.receive_counts, width))};
+              comm::compute_stream(), what, std::span<const T>(sent.data(), sent.size()),
+              times(handle.send_counts, width), std::span<T>(arrived.data(), arrived.size()),
+              times(handle.receive_counts, width))};
 }
 
 /// The same when they have come, grouped by local expert.
@@ -135,12 +135,11 @@ RowsUnderWay<T> start_to_tokens(TokenExchange& exchange, const DispatchHandle& h
   const auto leaving = kernel::new_matrix<T>("leaving rows", handle.num_received, width);
   const auto returned = kernel::new_matrix<T>("returned rows", handle.num_send, width);
   kernel::scatter_rows<T>(kernel::Execution(), grouped, handle.grouped_order, leaving);
-  kernel::Execution().fence();
   return {leaving, returned,
-          axis.start_all_to_all_v(what, std::span<const T>(leaving.data(), leaving.size()),
-                                  times(handle.receive_counts, width),
-                                  std::span<T>(returned.data(), returned.size()),
-                                  times(handle.send_counts, width))};
+          axis.start_all_to_all_v(
+              comm::compute_stream(), what, std::span<const T>(leaving.data(), leaving.size()),
+              times(handle.receive_counts, width), std::span<T>(returned.data(), returned.size()),
+              times(handle.send_counts, width))};
 }
 
 /// Counts rows that were read or written in place as the all-to-all that they replace; counts: of

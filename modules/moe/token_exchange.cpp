@@ -31,7 +31,7 @@ constexpr bool host_memory =
 
 bool TokenExchange::is_shared() {
   if (!is_shared_) {
-    is_shared_ = host_memory && axis_.size() > 1 &&
+    is_shared_ = host_memory && !axis_.has_device_collectives() && axis_.size() > 1 &&
                  axis_.split_node("expert axis on this node").size() == axis_.size();
     if (*is_shared_) arrivals_ = comm::SharedCounters::allocate(axis_, 1);
     is_shared_ = arrivals_.has_value();

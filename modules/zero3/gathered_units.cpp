@@ -122,8 +122,7 @@ void GatheredUnits<T>::start_travelling(State& state) {
   const kernel::Vector<T> whole(state.loan.template as<T>(), flat_size);
   const kernel::Vector<T> mine = shard_of(state, whole.data());
   kernel::convert<float, T>(execution_, state.unit->master(), mine);
-  execution_.fence();  // the collective reads what the kernel wrote
-  state.request = state.unit->group().start_all_gather(state.unit->name(),
+  state.request = state.unit->group().start_all_gather(comm::compute_stream(), state.unit->name(),
                                                        std::span<const T>(mine.data(), mine.size()),
                                                        std::span<T>(whole.data(), whole.size()));
 }
@@ -183,10 +182,12 @@ template <class T>
 void GatheredUnits<T>::release(std::size_t unit_idx) {
   State& state = states_[unit_idx];
   TESSERA_EXPECT(state.gathered && !state.request.pending());
-  execution_.fence();  // kernels may still read it
   state.gathered = false;
-  state.loan.give_back();
-  if (state.slot != nullptr) state.slot->leave();
+  state.loan.give_back();  // who borrows it next follows the kernels that still read it
+  if (state.slot != nullptr) {
+    execution_.fence();
+    state.slot->leave();
+  }
   state.slot = nullptr;
 }
 
@@ -202,6 +203,7 @@ void GatheredUnits<T>::open_masters() {
   if (!used_) return;
   used_ = false;
   ++num_openings_;
+  execution_.fence();  // kernels may still read what others will write
   for (const State& state : states_) {
     TESSERA_EXPECT(!state.gathered);
     if (state.group != nullptr) state.group->set_opened(num_openings_);

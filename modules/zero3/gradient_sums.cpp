@@ -119,8 +119,8 @@ void GradientSums::start(std::size_t unit_idx) {
   sum.begin = Clock::now();
   sum.contribution = std::move(*contributions_[unit_idx]);
   contributions_[unit_idx].reset();
-  execution_.fence();  // others read what the kernels wrote
   if (sum.contribution.slot != nullptr) {
+    execution_.fence();  // others read what the kernels wrote
     sum.shares_memory = true;
     sum.contribution.slot->set_filled();
     count(sum);
@@ -186,14 +186,15 @@ void GradientSums::start_travelling(Sum& sum, const comm::Communicator& group) {
     sum.received = pool_.borrow(shard_size * std::int64_t{sizeof(bf16)});
     const auto narrow = vector_in<bf16>(sum.travelling, whole.extent(0));
     kernel::convert<float, bf16>(execution_, whole, narrow);
-    execution_.fence();
     sum.contribution = Contribution();
-    sum.request = group.start_reduce_scatter(name, std::span<const bf16>(span_of(narrow)),
+    sum.request = group.start_reduce_scatter(comm::compute_stream(), name,
+                                             std::span<const bf16>(span_of(narrow)),
                                              span_of(vector_in<bf16>(sum.received, shard_size)));
     return;
   }
   sum.received = pool_.borrow(shard_size * std::int64_t{sizeof(float)});
-  sum.request = group.start_reduce_scatter(name, std::span<const float>(span_of(whole)),
+  sum.request = group.start_reduce_scatter(comm::compute_stream(), name,
+                                           std::span<const float>(span_of(whole)),
                                            span_of(vector_in<float>(sum.received, shard_size)));
 }
 
@@ -256,7 +257,6 @@ void GradientSums::add_received(const Sum& sum, Into into) {
   } else {
     kernel::add(execution_, received, unit.gradient());
   }
-  execution_.fence();
 }
 
 void GradientSums::finish_all() {

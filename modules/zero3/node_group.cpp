@@ -19,7 +19,7 @@ bool is_regular(const comm::Communicator& group, const comm::Communicator& node)
 }  // namespace
 
 std::unique_ptr<NodeGroup> NodeGroup::make(const comm::Communicator& group, std::size_t num_units) {
-  if (group.size() == 1) return nullptr;
+  if (group.size() == 1 || group.has_device_collectives()) return nullptr;
   comm::Communicator node = group.split_node(group.name() + " on this node");
   if (!is_regular(group, node) || node.size() == 1) return nullptr;
   std::unique_ptr<NodeGroup> made(new NodeGroup(group, std::move(node)));

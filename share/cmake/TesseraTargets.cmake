@@ -46,6 +46,23 @@ function(tessera_add_test area topic)
   endforeach()
 endfunction()
 
+# tessera_add_nccl_twin(<area> <topic> NP 1 2 ... [TIMEOUT seconds]): the same test once more, <area>/<topic>_nccl:np<n>,
+# on NCCL's double, where that is built.
+function(tessera_add_nccl_twin area topic)
+  cmake_parse_arguments(arg "" "TIMEOUT" "NP" ${ARGN})
+  if(NOT TARGET tessera_nccl_double)
+    return()
+  endif()
+  set(target test_${area}_${topic})
+  add_executable(${target}_nccl $<TARGET_OBJECTS:${target}>)
+  target_link_libraries(${target}_nccl PRIVATE $<TARGET_PROPERTY:${target},LINK_LIBRARIES> tessera_nccl_double)
+  foreach(np IN LISTS arg_NP)
+    set(name ${area}/${topic}_nccl:np${np})
+    tessera_register_test(${name} ${np} ${arg_TIMEOUT} "${area};np${np};nccl" $<TARGET_FILE:${target}_nccl>)
+    set_property(TEST ${name} APPEND PROPERTY ENVIRONMENT TESSERA_COLLECTIVES=nccl)
+  endforeach()
+endfunction()
+
 # What every test runs under, those of the program included. Threads that wait sleep: there are more than cores.
 set(TESSERA_TEST_THREADS 1 CACHE STRING "OpenMP threads of each rank in the tests")
 file(STRINGS ${PROJECT_SOURCE_DIR}/share/setup/mpi_environment tessera_test_environment REGEX "^[A-Z]")

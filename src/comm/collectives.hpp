@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <span>
@@ -79,11 +80,15 @@ class Collectives {
   std::atomic<bool> broken_ = false;
 };
 
+/// Copies this rank's own block: from, to, bytes.
+using BlockCopy = std::function<void(const void*, void*, std::size_t)>;
+
 /// Collectives over host memory by MPI's non-blocking calls. Does not own `communicator`. Calls of
 /// more than `max_count` elements are made in pieces (MPI counts are int; tests choose a small
-/// limit). local.
+/// limit). With a `copy` that can, all but the reductions work on whatever memory MPI takes. local.
 std::shared_ptr<Collectives> make_mpi_collectives(
-    MPI_Comm communicator, std::int64_t max_count = std::numeric_limits<int>::max());
+    MPI_Comm communicator, std::int64_t max_count = std::numeric_limits<int>::max(),
+    BlockCopy copy = {});
 
 /// Throws Error::communication with MPI's own text unless `code` is MPI_SUCCESS. local.
 void check_mpi(int code, const char* call);

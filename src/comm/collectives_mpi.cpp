@@ -14,7 +14,8 @@ namespace {
 
 class MpiCollectives final : public Collectives {
  public:
-  MpiCollectives(MPI_Comm comm, std::int64_t max_count) : comm_(comm), max_count_(max_count) {
+  MpiCollectives(MPI_Comm comm, std::int64_t max_count, BlockCopy copy)
+      : comm_(comm), max_count_(max_count), copy_(std::move(copy)) {
     check_mpi(MPI_Comm_rank(comm, &rank_), "MPI_Comm_rank");
     check_mpi(MPI_Comm_size(comm, &size_), "MPI_Comm_size");
   }
@@ -83,8 +84,11 @@ class MpiCollectives final : public Collectives {
   static Started sequence(std::vector<Sequence::Step> steps) {
     return std::make_unique<Sequence>(std::move(steps));
   }
-  static void copy(const void* from, void* to, std::int64_t count, Dtype dtype) {
-    if (count > 0) std::memcpy(to, from, static_cast<std::size_t>(count) * size_of(dtype));
+  void copy(const void* from, void* to, std::int64_t count, Dtype dtype) const {
+    const std::size_t bytes = static_cast<std::size_t>(count) * size_of(dtype);
+    if (bytes == 0) return;
+    if (copy_) return copy_(from, to, bytes);
+    std::memcpy(to, from, bytes);
   }
   static void* offset(void* data, std::int64_t elements, Dtype dtype) {
     return static_cast<std::byte*>(data) + elements * static_cast<std::int64_t>(size_of(dtype));
@@ -169,6 +173,7 @@ class MpiCollectives final : public Collectives {
 
   MPI_Comm comm_;
   std::int64_t max_count_;
+  BlockCopy copy_;
   int rank_ = 0;
   int size_ = 1;
   int tag_ = 0;
@@ -208,8 +213,9 @@ void check_mpi(int code, const char* call) {
   fail(ErrorKind::communication, "{} failed: {}", call, text);
 }
 
-std::shared_ptr<Collectives> make_mpi_collectives(MPI_Comm communicator, std::int64_t max_count) {
-  return std::make_shared<MpiCollectives>(communicator, max_count);
+std::shared_ptr<Collectives> make_mpi_collectives(MPI_Comm communicator, std::int64_t max_count,
+                                                  BlockCopy copy) {
+  return std::make_shared<MpiCollectives>(communicator, max_count, std::move(copy));
 }
 
 }  // namespace tessera::comm

@@ -8,6 +8,9 @@
 #include <mutex>
 #include <vector>
 
+#ifdef TESSERA_CUDA
+#include "comm/collectives_staged.hpp"
+#endif
 #ifdef TESSERA_NCCL
 #include "comm/collectives_nccl.hpp"
 #endif
@@ -26,6 +29,10 @@ using Factories = std::map<DeviceTransport, DeviceCollectivesFactory>;
 
 Factories built_in() {
   Factories factories;
+#ifdef TESSERA_CUDA
+  factories[DeviceTransport::staged] = staged_factory();
+  if (mpi_takes_device_memory()) factories[DeviceTransport::mpi] = direct_factory();
+#endif
 #ifdef TESSERA_NCCL
   factories[DeviceTransport::nccl] = nccl_factory();
 #endif

@@ -6,6 +6,8 @@
 #include <array>
 #include <vector>
 
+#include "comm/device_collectives.hpp"
+
 namespace tessera::comm {
 namespace {
 
@@ -56,7 +58,9 @@ ProcessGrid::ProcessGrid(MPI_Comm parent, GridShape shape, CommunicatorOptions o
 std::string ProcessGrid::describe() const {
   return fmt::format("{} rank{} = {} expert x {} replica, {} node{}", world_.size(),
                      world_.size() == 1 ? "" : "s", expert_.size(), replica_.size(), num_nodes_,
-                     num_nodes_ == 1 ? "" : "s");
+                     num_nodes_ == 1 ? "" : "s") +
+         (world_.has_device_collectives() ? "; arrays travel by " + describe_device_transport()
+                                          : std::string());
 }
 
 }  // namespace tessera::comm

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <type_traits>
 
+#include "base/device_access.hpp"
 #include "base/error.hpp"
 #include "kernel/gemm_contract.hpp"
 #include "kernel/gemm_onednn.hpp"
@@ -98,6 +99,7 @@ void gemm_batched(const Execution& execution, std::int64_t batch, Operand<const 
   expect_conformable(a, b, c);
   if (batch == 0 || c.rows == 0 || c.cols == 0) return;
   execution.fence();  // the operands may still be being written
+  const DeviceAccess access("gemm", c.data, 0);
   if (a.op_cols() == 0) {
     if (into == Into::overwrite) fill_zeros(batch, c, c_batch_stride);
     return;
@@ -131,6 +133,7 @@ void gemm_with_bias(const Execution& execution, Operand<const T> a, Operand<cons
     if (backend != nullptr && c.rows > 0 && c.cols > 0 && a.op_cols() > 0) {
       expect_conformable(a, b, c);
       execution.fence();
+      const DeviceAccess access("gemm", c.data, 0);
       return packed_gemm(*backend, a, b, bias, c, Into::overwrite);
     }
   }

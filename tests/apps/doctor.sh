@@ -26,6 +26,9 @@ if [[ $output == *"MPI-IO by romio"* ]]; then # Open MPI 4 and 5 have the choice
   expect_code 0
   expect_output "MPI-IO is not by ROMIO"
 fi
+TESSERA_COLLECTIVES=staged run 2 doctor
+expect_code 2
+expect_once "asks for what this build has not"
 
 # A launcher of another MPI: the environment says four processes, MPI knows of one.
 export SLURM_NTASKS=4

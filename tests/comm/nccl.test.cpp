@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Collectives on device memory through the NCCL backend, on NCCL's double: each gives what the MPI
-// backend gives, to the bit, on all axes of a grid and in the order of streams.
+// Collectives on device memory by NCCL, on its double, through pinned host buffers, and by MPI with
+// device addresses: each gives what MPI gives on host memory, to the bit, on all axes of a grid and
+// in the order of streams.
 #include <Kokkos_Core.hpp>
 #include <catch2/catch.hpp>
 #include <numeric>
 #include <random>
 
-#include "comm/device_collectives.hpp"
+#include "comm/collectives_staged.hpp"
 #include "comm/process_grid.hpp"
 #include "nccl_double.hpp"
 #include "support/collective_check.hpp"
@@ -16,7 +17,13 @@ using namespace tessera::comm;
 
 namespace {
 
-const bool chosen = setenv("TESSERA_COLLECTIVES", "nccl", 1) == 0;
+/// All that can carry device memory, MPI with its addresses included.
+std::vector<const char*> transports() {
+  provide_device_collectives(DeviceTransport::mpi, direct_factory());
+  return {"nccl", "staged", "mpi"};
+}
+
+void choose(const char* transport) { setenv("TESSERA_COLLECTIVES", transport, 1); }
 
 ProcessGrid grid_of(int expert) { return ProcessGrid(MPI_COMM_WORLD, {expert}); }
 
@@ -51,32 +58,37 @@ const Communicator& axis_of(const ProcessGrid& grid, int idx) {
   return idx == 0 ? grid.world() : idx == 1 ? grid.expert() : grid.replica();
 }
 
-// Every axis of every grid of this number of ranks.
+// Every axis of every grid of this number of ranks, by each transport.
 template <class Check>
 void on_all_axes(const Check& check) {
   int size = 1;
   MPI_Comm_size(MPI_COMM_WORLD, &size);
-  for (int expert = 1; expert <= size; ++expert) {
-    if (size % expert != 0) continue;
-    const ProcessGrid grid = grid_of(expert);
-    for (int idx = 0; idx < 3; ++idx) {
-      INFO(grid.describe() << ", axis " << axis_of(grid, idx).name());
-      CHECK(axis_of(grid, idx).has_device_collectives());
-      check(axis_of(grid, idx));
+  for (const char* transport : transports()) {
+    choose(transport);
+    for (int expert = 1; expert <= size; ++expert) {
+      if (size % expert != 0) continue;
+      const ProcessGrid grid = grid_of(expert);
+      for (int idx = 0; idx < 3; ++idx) {
+        INFO(grid.describe() << ", axis " << axis_of(grid, idx).name());
+        CHECK(axis_of(grid, idx).has_device_collectives());
+        check(axis_of(grid, idx));
+      }
     }
   }
+  choose("nccl");
 }
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("NCCL gathers what MPI gathers", "[nccl]", float, bf16, std::uint8_t) {
+TEMPLATE_TEST_CASE("Device memory is gathered as host memory is", "[nccl]", float, bf16,
+                   std::uint8_t) {
   on_all_axes([](const Communicator& axis) {
     const auto ranks = static_cast<std::size_t>(axis.size());
     for (const std::size_t count : {0u, 1u, 7u, 3000u}) {
       const auto mine = random_values<TestType>(count, axis.rank());
       std::vector<TestType> all(count * ranks), expected(count * ranks);
       axis.all_gather("by MPI", std::span<const TestType>(mine), std::span(expected));
-      axis.start_all_gather(compute_stream(), "by NCCL", std::span<const TestType>(mine),
+      axis.start_all_gather(compute_stream(), "on the device", std::span<const TestType>(mine),
                             std::span(all))
           .wait();
       CHECK(same_bits(seen_by_kernel(all), expected));
@@ -93,7 +105,7 @@ TEMPLATE_TEST_CASE("NCCL gathers what MPI gathers", "[nccl]", float, bf16, std::
   });
 }
 
-TEST_CASE("NCCL gathers blocks that lie apart and leaves what is between them", "[nccl]") {
+TEST_CASE("Blocks that lie apart are gathered, and what is between them stays", "[nccl]") {
   on_all_axes([](const Communicator& axis) {
     const std::int64_t count = 5, stride = 8;
     std::vector<float> all(static_cast<std::size_t>(stride * axis.size()), -1.0f);
@@ -101,32 +113,33 @@ TEST_CASE("NCCL gathers blocks that lie apart and leaves what is between them", 
     std::copy(mine.begin(), mine.end(), all.begin() + axis.rank() * stride);
     std::vector<float> expected = all;
     axis.start_all_gather_strided("by MPI", expected.data(), count, stride).wait();
-    axis.start_all_gather_strided(compute_stream(), "by NCCL", all.data(), count, stride).wait();
+    axis.start_all_gather_strided(compute_stream(), "on the device", all.data(), count, stride)
+        .wait();
     CHECK(same_bits(seen_by_kernel(all), expected));
   });
 }
 
-TEMPLATE_TEST_CASE("NCCL's double sums in rank order, as MPI's backend does", "[nccl]", float, bf16,
-                   double, std::int64_t) {
+TEMPLATE_TEST_CASE("Device memory is summed in rank order, as host memory is", "[nccl]", float,
+                   bf16, double, std::int64_t) {
   on_all_axes([](const Communicator& axis) {
     const std::size_t count = 1000;
     const auto all = random_values<TestType>(count * static_cast<std::size_t>(axis.size()),
                                              axis.world_ranks()[0] + 10 * axis.rank());
     std::vector<TestType> mine(count), expected(count);
     axis.reduce_scatter("by MPI", std::span<const TestType>(all), std::span(expected));
-    axis.start_reduce_scatter(compute_stream(), "by NCCL", std::span<const TestType>(all),
+    axis.start_reduce_scatter(compute_stream(), "on the device", std::span<const TestType>(all),
                               std::span(mine))
         .wait();
     CHECK(same_bits(seen_by_kernel(mine), expected));
   });
 }
 
-TEST_CASE("NCCL reduces, broadcasts and meets", "[nccl]") {
+TEST_CASE("Device memory is reduced and broadcast, and streams meet", "[nccl]") {
   on_all_axes([](const Communicator& axis) {
     for (const ReduceOp op : {ReduceOp::sum, ReduceOp::max, ReduceOp::min}) {
       std::vector<std::int64_t> data{axis.rank() + 1, -axis.rank(), 7}, expected = data;
       axis.all_reduce("by MPI", std::span(expected), op);
-      axis.start_all_reduce(compute_stream(), "by NCCL", std::span(data), op).wait();
+      axis.start_all_reduce(compute_stream(), "on the device", std::span(data), op).wait();
       CHECK(seen_by_kernel(data) == expected);
     }
     std::vector<float> data(9, static_cast<float>(axis.rank()));
@@ -137,7 +150,7 @@ TEST_CASE("NCCL reduces, broadcasts and meets", "[nccl]") {
   });
 }
 
-TEST_CASE("NCCL exchanges rows of any number, none included", "[nccl]") {
+TEST_CASE("Rows of any number are exchanged, none included", "[nccl]") {
   on_all_axes([](const Communicator& axis) {
     const auto ranks = static_cast<std::size_t>(axis.size());
     std::vector<std::int64_t> send_counts(ranks), receive_counts(ranks);
@@ -158,7 +171,7 @@ TEST_CASE("NCCL exchanges rows of any number, none included", "[nccl]") {
     axis.all_to_all_v("by MPI", std::span<const bf16>(sent),
                       std::span<const std::int64_t>(send_counts), std::span(expected),
                       std::span<const std::int64_t>(receive_counts));
-    axis.start_all_to_all_v(compute_stream(), "by NCCL", std::span<const bf16>(sent),
+    axis.start_all_to_all_v(compute_stream(), "on the device", std::span<const bf16>(sent),
                             std::span<const std::int64_t>(send_counts), std::span(received),
                             std::span<const std::int64_t>(receive_counts))
         .wait();
@@ -186,6 +199,7 @@ TEST_CASE("A kernel finds a result after wait(), not before, and the host is nev
 }
 
 TEST_CASE("The volume of device collectives is counted like any other", "[nccl]") {
+  choose("nccl");
   const ProcessGrid grid = grid_of(1);
   const Communicator& world = grid.world();
   const Traffic before = world.traffic();
@@ -200,11 +214,11 @@ TEST_CASE("The volume of device collectives is counted like any other", "[nccl]"
 }
 
 TEST_CASE("TESSERA_COLLECTIVES is refused where it names nothing, or nothing that is there") {
+  choose("nccl");
   CHECK(device_transport() == DeviceTransport::nccl);
   CHECK(describe_device_transport().starts_with("NCCL 2."));
   setenv("TESSERA_COLLECTIVES", "carrier pigeon", 1);
   CHECK_THROWS_AS(device_transport(), Error);
   unsetenv("TESSERA_COLLECTIVES");
   CHECK(device_transport() == DeviceTransport::mpi);
-  setenv("TESSERA_COLLECTIVES", "nccl", 1);
 }

@@ -28,6 +28,7 @@ void poison(const Range& range) {
 }  // namespace
 
 Group::Group(ncclComm& comm, const std::vector<Call>& calls) : comm_(comm) {
+  is_collective = true;
   is_summed_ = true;
   for (const Call& call : calls) {
     transfers_.emplace_back(call);
@@ -123,8 +124,12 @@ std::string Group::waits_for() const {
   for (std::size_t i = num_with_data_; i < transfers_.size(); ++i) {
     const std::vector<int> missing = transfers_[i].missing();
     if (missing.empty()) continue;
-    return fmt::format("{} waits for rank {}", describe(transfers_[i].call().signature()),
-                       fmt::join(missing, " "));
+    std::vector<int> in_job;
+    for (const int rank : missing)
+      in_job.push_back(comm_.job_ranks[static_cast<std::size_t>(rank)]);
+    return fmt::format("{} waits for rank {} ({} of the job)",
+                       describe(transfers_[i].call().signature()), fmt::join(missing, ", "),
+                       fmt::join(in_job, ", "));
   }
   return {};
 }

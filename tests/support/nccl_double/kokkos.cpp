@@ -5,6 +5,13 @@
 #include "base/device_access.hpp"
 #include "nccl_double.hpp"
 
+// Until 3.6 Kokkos' tools are not told of fences: this takes the place of the library's own.
+#if KOKKOS_VERSION < 30700
+namespace Kokkos {
+void fence() { cudaDeviceSynchronize(); }
+}  // namespace Kokkos
+#endif
+
 namespace nccl_double {
 namespace {
 
@@ -77,6 +84,14 @@ void listen_to_kokkos() {
     end();
     if (before.end_deep_copy != nullptr) before.end_deep_copy();
   });
+#if KOKKOS_VERSION >= 30700
+  Tools::set_begin_fence_callback([](const char* name, std::uint32_t id, std::uint64_t* k) {
+    if (before.begin_fence != nullptr) before.begin_fence(name, id, k);
+    const std::uint32_t instance = Tools::identifier_from_devid(id).instance_id;
+    constexpr auto whole_device = Tools::SpecialSynchronizationCases::GlobalDeviceSynchronization;
+    if (instance == Tools::int_for_synchronization_reason(whole_device)) cudaDeviceSynchronize();
+  });
+#endif
   tessera::add_device_access_listener(products);
 }
 

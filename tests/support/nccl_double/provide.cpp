@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// A program that is linked with this has NCCL, over the double: TESSERA_COLLECTIVES=nccl.
-#include <Kokkos_Core.hpp>
+// A program that is linked with this has what a build for GPUs has, over the double:
+// TESSERA_COLLECTIVES=nccl or staged.
+#include <mutex>
 
 #include "comm/collectives_nccl.hpp"
+#include "comm/collectives_staged.hpp"
 #include "nccl_double.hpp"
 
 namespace {
@@ -10,20 +12,19 @@ namespace {
 using namespace tessera::comm;
 
 // Kokkos' tools can be listened to once it is initialised, which it is when a grid is made.
-std::shared_ptr<DeviceCollectives> make(MPI_Comm communicator, const std::string& name,
-                                        std::chrono::milliseconds deadline) {
-  static const bool listens = [] {
-    nccl_double::listen_to_kokkos();
-    return true;
-  }();
-  (void)listens;
-  return nccl_factory().make(communicator, name, deadline);
+DeviceCollectivesFactory listening(DeviceCollectivesFactory factory) {
+  const auto make = [make = factory.make](MPI_Comm communicator, const std::string& name,
+                                          std::chrono::milliseconds deadline) {
+    static std::once_flag once;
+    std::call_once(once, nccl_double::listen_to_kokkos);
+    return make(communicator, name, deadline);
+  };
+  return {make, [describe = factory.describe] { return describe() + " (a double of it)"; }};
 }
 
 const bool provided = [] {
-  provide_device_collectives(
-      DeviceTransport::nccl,
-      {make, [] { return nccl_factory().describe() + " (its double over MPI)"; }});
+  provide_device_collectives(DeviceTransport::nccl, listening(nccl_factory()));
+  provide_device_collectives(DeviceTransport::staged, listening(staged_factory()));
   return true;
 }();
 

@@ -36,6 +36,7 @@ class Work {
   std::int64_t position = 0;
   std::vector<std::int64_t> clock;  ///< by stream: up to which position its work comes before this
   std::vector<Range> ranges;
+  bool is_collective = false;
   bool done = false;
 };
 
@@ -75,7 +76,7 @@ std::int64_t& clock_at(std::vector<std::int64_t>& clock, int stream);
 /// Null for a stream that is none.
 Stream* find_stream(cudaStream_t stream);
 /// Gives `work` to the stream; misuse where it and other work touch the same memory and neither
-/// waits for the other, or where it does not wait for a kernel that was started before.
+/// waits for the other, or where a collective does not wait for a kernel that was started before.
 void enqueue(Stream& stream, std::shared_ptr<Work> work, const Record& record);
 /// Makes progress until `work` is done, as far as that goes; whether it is.
 bool advance_until(Work& work);

@@ -32,7 +32,8 @@ void check_order(const Stream& stream, const Work& work) {
   if (work.ranges.empty()) return;
   for (const auto& other : state().streams) {
     if (other->id == stream.id) continue;
-    if (other->last_kernel > 0 && !comes_before(other->id, other->last_kernel)) {
+    if (work.is_collective && other->last_kernel > 0 &&
+        !comes_before(other->id, other->last_kernel)) {
       misuse("stream " + std::to_string(stream.id) + " is given '" + work.name +
              "' and does not wait for the kernel '" + other->last_kernel_name + "', which stream " +
              std::to_string(other->id) + " was given before");

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# The program on NCCL's double: what it says about who carries arrays, and that a rank that dies or stops in the
+# middle of a step ends the job within the deadline, with its name.
+source "$(dirname "${BASH_SOURCE[0]}")/check.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/background.sh"
+
+run 2 doctor
+expect_code 0
+expect_output "travel by NCCL 2."
+TESSERA_COLLECTIVES=pigeon run 2 doctor
+expect_code 2
+expect_once "TESSERA_COLLECTIVES is 'pigeon'"
+TESSERA_COLLECTIVES=staged run 2 doctor
+expect_code 0
+expect_output "travel by MPI through pinned host memory"
+
+# A few steps, and the grid's line says what carries arrays.
+run 4 train "$golden" --data "$golden/tokens.npy" --batch 4 --expert 2 --steps 2 --output "$directory/run"
+expect_code 0
+expect_error "arrays travel by NCCL 2."
+
+# A rank is killed.
+start 4
+kill -9 "$(a_rank)"
+ends_within 20
+((code != 0)) || complain "exit code 0 after a rank was killed"
+expect_error "signal 9"
+
+# A rank stops: with checks it is named.
+start 4 --deadline 3
+stopped=$(a_rank)
+kill -STOP "$stopped"
+ends_within 30
+((code != 0)) || complain "exit code 0 after a rank stopped"
+expect_error "deadline passed"
+expect_error "did not come within 3.0 s"
+kill -9 "$stopped" 2>/dev/null
+finish
