@@ -8,9 +8,19 @@
 namespace tessera::moe {
 namespace {
 
+/// The values for the host. Waits for the kernels' stream alone: communication goes on.
 template <class V>
 auto host_copy(const V& view) {
-  return Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), view);
+  const kernel::Execution execution;
+  if constexpr (Kokkos::SpaceAccessibility<Kokkos::HostSpace, kernel::Memory>::accessible) {
+    execution.fence();
+    return view;
+  } else {
+    const typename V::HostMirror host(kernel::uninitialized("host copy"), view.layout());
+    Kokkos::deep_copy(execution, host, view);
+    execution.fence();
+    return host;
+  }
 }
 
 /// offsets[i] = sum of the counts before i; one entry more than counts.
@@ -46,8 +56,8 @@ void sort_choices(kernel::Matrix<const std::int32_t> index, DispatchHandle& hand
       send_token(row) = static_cast<std::int32_t>(t);
     }
   }
-  Kokkos::deep_copy(handle.slot, slot);
-  Kokkos::deep_copy(handle.send_token, send_token);
+  Kokkos::deep_copy(kernel::Execution(), handle.slot, slot);
+  Kokkos::deep_copy(kernel::Execution(), handle.send_token, send_token);
 }
 
 /// handle.arriving_count by messages.
@@ -100,8 +110,8 @@ void group_by_expert(std::int64_t num_sources, std::int64_t num_local, DispatchH
       }
     }
   }
-  Kokkos::deep_copy(handle.row_expert, row_expert);
-  Kokkos::deep_copy(handle.grouped_order, order);
+  Kokkos::deep_copy(kernel::Execution(), handle.row_expert, row_expert);
+  Kokkos::deep_copy(kernel::Execution(), handle.grouped_order, order);
 }
 
 }  // namespace

@@ -148,7 +148,7 @@ class NcclCollectives final : public DeviceCollectives {
   void check() override {
     const std::lock_guard lock(nccl_mutex());
     ncclResult_t state = ncclSuccess;
-    if (comm_ == nullptr) return;
+    if (comm_ == nullptr || broken()) return;  // it has been said
     const ncclResult_t code = ncclCommGetAsyncError(comm_, &state);
     if (code == ncclSuccess && (state == ncclSuccess || state == ncclInProgress)) return;
     mark_broken();

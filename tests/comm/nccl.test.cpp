@@ -84,7 +84,7 @@ TEMPLATE_TEST_CASE("Device memory is gathered as host memory is", "[nccl]", floa
                    std::uint8_t) {
   on_all_axes([](const Communicator& axis) {
     const auto ranks = static_cast<std::size_t>(axis.size());
-    for (const std::size_t count : {0u, 1u, 7u, 3000u}) {
+    for (const std::size_t count : {0u, 7u, 3000u}) {
       const auto mine = random_values<TestType>(count, axis.rank());
       std::vector<TestType> all(count * ranks), expected(count * ranks);
       axis.all_gather("by MPI", std::span<const TestType>(mine), std::span(expected));
@@ -157,7 +157,8 @@ TEST_CASE("Rows of any number are exchanged, none included", "[nccl]") {
     for (std::size_t r = 0; r < ranks; ++r) {
       // Rank 1 sends to nobody, and nobody to rank 2.
       const auto rows = [](std::size_t from, std::size_t to) {
-        return from == 1 || to == 2 ? 0 : static_cast<std::int64_t>((3 * from + 5 * to) % 7 * 100);
+        return from == 1 || to == 2 ? 0
+                                    : static_cast<std::int64_t>((1 + 3 * from + 5 * to) % 7 * 100);
       };
       send_counts[r] = rows(static_cast<std::size_t>(axis.rank()), r);
       receive_counts[r] = rows(r, static_cast<std::size_t>(axis.rank()));

@@ -35,6 +35,7 @@ std::vector<Record> recorded_step() {
   const StepBatches read = reader.read(rows);
   for (int step = 1; step <= 2; ++step) {
     nccl_double::set_recording(step == 2);
+    nccl_double::reset_synchronisations();
     StepOptions options;
     options.optimizer_step = step;
     train_step(grid, model, store, std::span<const model::Batch>(read.batches), {}, options);
@@ -78,7 +79,8 @@ Counts count(const std::vector<Record>& records, const std::string& name) {
 }
 
 /// Places the work in time as a device would that is given it at once: kernels last as long as here
-/// on the host, collectives 5 us and what 2 GB/s need. Lines: kind, stream, begin and end in us.
+/// on the host, collectives 5 us and what 0.5 GB/s need, copies 2 us. Lines: kind, stream, begin
+/// and end in us.
 void write_timeline(const std::vector<Record>& records, const std::string& path) {
   std::map<int, double> now_us;
   std::map<std::pair<int, std::int64_t>, double> events_us;
@@ -99,8 +101,8 @@ void write_timeline(const std::vector<Record>& records, const std::string& path)
         continue;
       }
       case Kind::kernel: now += record.seconds * 1e6; break;
-      case Kind::collective:
-      case Kind::copy: now += 5.0 + static_cast<double>(record.bytes) / 2e3; break;
+      case Kind::collective: now += 5.0 + static_cast<double>(record.bytes) / 500.0; break;
+      case Kind::copy: now += 2.0; break;
     }
     const char* kind = record.kind == Kind::kernel           ? "kernel"
                        : record.kind == Kind::copy           ? "copy"
@@ -114,7 +116,6 @@ void write_timeline(const std::vector<Record>& records, const std::string& path)
 }  // namespace
 
 TEST_CASE("Gathers, sums of gradients and rows of tokens travel beside kernels", "[nccl]") {
-  nccl_double::reset_synchronisations();
   const std::vector<Record> records = recorded_step();
   const Counts gathers = count(records, "ncclAllGather");
   const Counts sums = count(records, "ncclReduceScatter");
@@ -125,7 +126,7 @@ TEST_CASE("Gathers, sums of gradients and rows of tokens travel beside kernels",
   CHECK(gathers.all >= 10);
   CHECK(gathers.beside_kernels >= gathers.all - 3);
   CHECK(sums.all >= 5);
-  CHECK(sums.beside_kernels == sums.all);
+  CHECK(sums.beside_kernels >= sums.all - 1);  // the last has nothing after it
   // Outputs return beside the shared experts, their gradients beside the router's.
   CHECK(2 * (rows.beside_kernels + received.beside_kernels) >= rows.all + received.all);
   CHECK(gathers.never_waited_for + sums.never_waited_for + rows.never_waited_for == 0);
