@@ -70,7 +70,8 @@ template <class TC>
 void packed_gemm(const packed::Backend& backend, const Operand<const bf16>& a,
                  const Operand<const bf16>& b, const bf16* bias, const Operand<TC>& c, Into into) {
   packed::product(backend, rows_of(a), columns_of(b),
-                  {c.data, c.stride, std::is_same_v<TC, bf16>, into == Into::accumulate, bias});
+                  {c.data, c.stride, std::is_same_v<TC, bf16>, into == Into::accumulate, bias,
+                   into == Into::overwrite_far});
 }
 
 /// C = TC(product + bias); C may be the product.
@@ -101,7 +102,7 @@ void gemm_batched(const Execution& execution, std::int64_t batch, Operand<const 
   execution.fence();  // the operands may still be being written
   const DeviceAccess access("gemm", c.data, 0);
   if (a.op_cols() == 0) {
-    if (into == Into::overwrite) fill_zeros(batch, c, c_batch_stride);
+    if (into != Into::accumulate) fill_zeros(batch, c, c_batch_stride);
     return;
   }
   if constexpr (std::is_same_v<T, bf16>) {

@@ -34,8 +34,9 @@ Operand<T> operand(const Matrix<T>& view) {
           static_cast<std::int64_t>(view.extent(1)), static_cast<std::int64_t>(view.extent(1))};
 }
 
-/// What happens to C's old content.
-enum class Into { overwrite, accumulate };
+/// What happens to C's old content. overwrite_far: overwritten, and not read soon, so that it need
+/// not come into the caches; the same numbers.
+enum class Into { overwrite, accumulate, overwrite_far };
 
 /// C = op(A) op(B)  or  C += op(A) op(B).  Products and sums in f32. local; in the order of
 /// `execution`, and complete on return where the host multiplies. A [m, k] and B [k, n] after their

@@ -52,13 +52,13 @@ void configure_once(std::int64_t num_rows) {
 
 /// One strip times one panel, over one block of k.
 struct Block {
-  const char* a;
+  StripRows a;
   const char* b;
-  std::int64_t lower_offset_bytes;  ///< from the upper to the lower rows of A
   std::int64_t num_tiles;
   const float* sums_before;  ///< null at the first block of k
   float* sums_after;
   std::int64_t sums_stride_bytes;
+  Ahead* ahead;
 };
 
 constexpr std::int64_t lower_rows(const Block& block) { return 16 * block.sums_stride_bytes / 4; }
@@ -94,9 +94,12 @@ template <bool has_lower, bool has_right>
 void multiply_block(const Block& block) {
   constexpr std::int64_t panel_stride = 128;
   load_sums<has_lower, has_right>(block);
-  const char *a = block.a, *b = block.b;
-  for (std::int64_t t = 0; t < block.num_tiles; ++t, a += tile_bytes, b += panel_tile_bytes) {
-    _tile_loadd(4, a, 64);
+  const std::int64_t row_bytes = block.a.row_bytes;
+  const char *a = block.a.data, *b = block.b;
+  for (std::int64_t t = 0; t < block.num_tiles;
+       ++t, a += block.a.tile_bytes, b += panel_tile_bytes) {
+    prefetch(*block.ahead, block.ahead->lines_per_tile);
+    _tile_loadd(4, a, row_bytes);
     _tile_loadd(6, b, panel_stride);
     _tile_dpbf16ps(0, 4, 6);
     if (has_right) {
@@ -104,7 +107,7 @@ void multiply_block(const Block& block) {
       _tile_dpbf16ps(1, 4, 7);
     }
     if (has_lower) {
-      _tile_loadd(5, a + block.lower_offset_bytes, 64);
+      _tile_loadd(5, a + block.a.lower_bytes, row_bytes);
       _tile_dpbf16ps(2, 5, 6);
     }
     if (has_lower && has_right) _tile_dpbf16ps(3, 5, 7);
@@ -120,9 +123,26 @@ void multiply_block(bool has_lower, bool has_right, const Block& block) {
   }
 }
 
+/// The finished sums of a strip and a panel, into C transposed.
+void put_transposed(const Strip& strip, std::int64_t col, const float* sums,
+                    std::int64_t sums_stride) {
+  for (std::int64_t row = 0; row < strip.rows; row += 4) {
+    const std::int64_t num_rows = strip.rows - row < 4 ? strip.rows - row : 4;
+    for (std::int64_t first = col; first < strip.cols && first < col + panel_cols; first += 16) {
+      __m512 four[4];
+      for (std::int64_t r = 0; r < 4; ++r) {
+        const float* const at = sums + (row + r) * sums_stride + first - col;
+        four[r] = r < num_rows ? _mm512_load_ps(at) : _mm512_setzero_ps();
+      }
+      store_columns(strip.c, row, first, num_rows, strip.cols - first, four);
+    }
+  }
+}
+
 /// The finished sums of a strip and a panel.
 void put(const Strip& strip, std::int64_t col, const float* sums, std::int64_t sums_stride) {
   const std::int64_t cols = strip.cols - col;
+  if (strip.c.is_transposed) return put_transposed(strip, col, sums, sums_stride);
   for (std::int64_t row = 0; row < strip.rows; ++row, sums += sums_stride) {
     store_sums(strip.c, row, col, first_lanes(cols), _mm512_load_ps(sums));
     if (cols <= 16) continue;
@@ -139,10 +159,14 @@ void multiply_panel(const Strip& strip, std::int64_t first, std::int64_t step, s
                                   : panel_cols;
   float* const sums = stride == panel_cols ? finished : strip.partial + col;
   multiply_block(strip.rows > tile_rows, strip.cols - col > 16,
-                 {strip.a + first * tile_bytes,
+                 {{strip.a.data + first * strip.a.tile_bytes, strip.a.row_bytes, strip.a.tile_bytes,
+                   strip.a.lower_bytes},
                   strip.b + (col / panel_cols * strip.num_tiles + first) * panel_tile_bytes,
-                  strip.num_tiles * tile_bytes, left < step ? left : step,
-                  first == 0 ? nullptr : sums, sums, stride * 4});
+                  left < step ? left : step,
+                  first == 0 ? nullptr : sums,
+                  sums,
+                  stride * 4,
+                  strip.ahead});
   if (left <= step) put(strip, col, sums, stride);
 }
 
@@ -158,6 +182,7 @@ void multiply(const Strip& strip) {
 
 /// Without it each switch to another thread would save the tiles.
 void finish() {
+  _mm_sfence();
   _tile_release();
   configured_rows = 0;
 }
@@ -186,7 +211,7 @@ bool is_available() {
 
 const Backend* amx() {
   static constexpr Backend backend{"AMX-BF16",   "amx",    is_available, pack_rows,
-                                   pack_columns, multiply, finish};
+                                   pack_columns, multiply, finish,       max_b_block_bytes};
   return &backend;
 }
 

@@ -17,6 +17,7 @@ constexpr std::int64_t max_tiles = 32;        // of a block of k: L2 is fast eno
 /// One block of rows times one panel, over one block of k.
 struct Block {
   const char* a;
+  std::int64_t a_row_bytes;
   const char* b;
   std::int64_t num_tiles;
   const float* sums_before;  ///< null at the first block of k
@@ -24,24 +25,33 @@ struct Block {
   std::int64_t sums_stride;
   Result c;
   std::int64_t cols;
+  Ahead* ahead;
+  std::int64_t lines_ahead;  ///< with each tile
 };
 
 Result at(const Result& c, std::int64_t row, std::int64_t col) {
-  const std::int64_t offset = row * c.stride + col;
+  const std::int64_t offset = c.is_transposed ? col * c.stride + row : row * c.stride + col;
   Result moved = c;
   moved.data = c.is_bf16 ? static_cast<void*>(static_cast<bf16*>(c.data) + offset)
                          : static_cast<void*>(static_cast<float*>(c.data) + offset);
-  if (c.bias != nullptr) moved.bias += col;
+  if (c.bias != nullptr) moved.bias += c.is_transposed ? row : col;
   return moved;
 }
 
-/// To be written after the sums are complete.
-inline void prefetch(const Result& c, int num_rows) {
-  const std::int64_t row_bytes = c.stride * (c.is_bf16 ? 2 : 4);
-  const char* row = static_cast<const char*>(c.data);
-  for (int r = 0; r < num_rows; ++r, row += row_bytes) {
-    __builtin_prefetch(row, 1);
-    __builtin_prefetch(row + 64, 1);
+/// To be written after the sums are complete. Always inline: GCC 12 takes calls of a function that
+/// only prefetches for calls without effect.
+[[gnu::always_inline]] inline void prefetch(const Result& c, int num_rows, std::int64_t num_cols) {
+  const std::int64_t stride_bytes = c.stride * (c.is_bf16 ? 2 : 4);
+  const char* line = static_cast<const char*>(c.data);
+  if (c.is_transposed) {
+    for (std::int64_t col = 0; col < panel_cols && col < num_cols; ++col, line += stride_bytes) {
+      __builtin_prefetch(line, 1);
+    }
+    return;
+  }
+  for (int r = 0; r < num_rows; ++r, line += stride_bytes) {
+    __builtin_prefetch(line, 1);
+    __builtin_prefetch(line + 64, 1);
   }
 }
 
@@ -56,15 +66,37 @@ inline void for_each_sum(const Use& use) {
 }
 
 template <int num_rows, int num_vectors>
+void store_transposed(const Block& block, const __m512 (&sums)[num_rows][num_vectors]) {
+#pragma GCC unroll 2
+  for (int v = 0; v < num_vectors; ++v) {
+#pragma GCC unroll 2
+    for (int first = 0; first < num_rows; first += 4) {
+      __m512 four[4];
+#pragma GCC unroll 4
+      for (int r = 0; r < 4; ++r) {
+        four[r] = first + r < num_rows ? sums[first + r][v] : _mm512_setzero_ps();
+      }
+      store_columns(block.c, first, v * 16, num_rows - first < 4 ? num_rows - first : 4,
+                    block.cols - v * 16, four);
+    }
+  }
+}
+
+/// Addresses of packed rows are known to the compiler.
+template <bool is_packed, int num_rows, int num_vectors>
 void multiply_block(const Block& block) {
   __m512 sums[num_rows][num_vectors];
   for_each_sum<num_rows, num_vectors>([&](int r, int v) { sums[r][v] = _mm512_setzero_ps(); });
-  if (block.sums_after == nullptr) prefetch(block.c, num_rows);
+  if (block.sums_after == nullptr && !block.c.bypasses_caches)
+    prefetch(block.c, num_rows, block.cols);
   const char *a = block.a, *b = block.b;
-  for (std::int64_t t = 0; t < block.num_tiles; ++t, a += tile_bytes, b += panel_tile_bytes) {
+  const std::int64_t a_row_bytes = is_packed ? 64 : block.a_row_bytes;
+  const std::int64_t a_tile_bytes = is_packed ? tile_bytes : 64;
+  for (std::int64_t t = 0; t < block.num_tiles; ++t, a += a_tile_bytes, b += panel_tile_bytes) {
     for (int r = 0; r < num_rows; ++r) {
-      _mm_prefetch(a + r * 64 + prefetched_tiles * tile_bytes, _MM_HINT_T0);
+      _mm_prefetch(a + r * a_row_bytes + prefetched_tiles * a_tile_bytes, _MM_HINT_T0);
     }
+    prefetch(*block.ahead, block.lines_ahead);
 #pragma GCC unroll 4
     for (int pair = 0; pair < 16; ++pair) {
       __m512bh columns[num_vectors];
@@ -73,7 +105,7 @@ void multiply_block(const Block& block) {
       }
       for_each_sum<num_rows, num_vectors>([&](int r, int v) {
         int two;
-        __builtin_memcpy(&two, a + r * 64 + pair * 4, sizeof two);
+        __builtin_memcpy(&two, a + r * a_row_bytes + pair * 4, sizeof two);
         const auto row = reinterpret_cast<__m512bh>(_mm512_set1_epi32(two));
         sums[r][v] = _mm512_dpbf16_ps(sums[r][v], row, columns[v]);
       });
@@ -91,22 +123,23 @@ void multiply_block(const Block& block) {
     });
     return;
   }
+  if (block.c.is_transposed) return store_transposed(block, sums);
   for_each_sum<num_rows, num_vectors>([&](int r, int v) {
     store_sums(block.c, r, v * 16, first_lanes(block.cols - v * 16), sums[r][v]);
   });
 }
 
-template <int num_vectors>
+template <bool is_packed, int num_vectors>
 void multiply_block(std::int64_t num_rows, const Block& block) {
   switch (num_rows) {
-    case 1: return multiply_block<1, num_vectors>(block);
-    case 2: return multiply_block<2, num_vectors>(block);
-    case 3: return multiply_block<3, num_vectors>(block);
-    case 4: return multiply_block<4, num_vectors>(block);
-    case 5: return multiply_block<5, num_vectors>(block);
-    case 6: return multiply_block<6, num_vectors>(block);
-    case 7: return multiply_block<7, num_vectors>(block);
-    default: return multiply_block<block_rows, num_vectors>(block);
+    case 1: return multiply_block<is_packed, 1, num_vectors>(block);
+    case 2: return multiply_block<is_packed, 2, num_vectors>(block);
+    case 3: return multiply_block<is_packed, 3, num_vectors>(block);
+    case 4: return multiply_block<is_packed, 4, num_vectors>(block);
+    case 5: return multiply_block<is_packed, 5, num_vectors>(block);
+    case 6: return multiply_block<is_packed, 6, num_vectors>(block);
+    case 7: return multiply_block<is_packed, 7, num_vectors>(block);
+    default: return multiply_block<is_packed, block_rows, num_vectors>(block);
   }
 }
 
@@ -116,19 +149,28 @@ void multiply_panel(const Strip& strip, std::int64_t first, std::int64_t num_til
   const std::int64_t sums_stride = (strip.cols + panel_cols - 1) / panel_cols * panel_cols;
   const std::int64_t cols = strip.cols - col;
   const bool is_last = first + num_tiles >= strip.num_tiles;
+  const std::int64_t num_blocks = (strip.rows + block_rows - 1) / block_rows;
+  const std::int64_t lines_ahead = (strip.ahead->lines_per_tile + num_blocks - 1) / num_blocks;
   for (std::int64_t row = 0; row < strip.rows; row += block_rows) {
-    const std::int64_t tile = row / tile_rows * strip.num_tiles + first;
     float* const sums = strip.partial + row * sums_stride + col;
-    const Block block{strip.a + tile * tile_bytes + row % tile_rows * 64,
+    const Block block{strip.a.data + row / tile_rows * strip.a.lower_bytes +
+                          row % tile_rows * strip.a.row_bytes + first * strip.a.tile_bytes,
+                      strip.a.row_bytes,
                       strip.b + (col / panel_cols * strip.num_tiles + first) * panel_tile_bytes,
                       is_last ? strip.num_tiles - first : num_tiles,
                       first == 0 ? nullptr : sums,
                       is_last ? nullptr : sums,
                       sums_stride,
                       at(strip.c, row, col),
-                      cols};
+                      cols,
+                      strip.ahead,
+                      lines_ahead};
     const std::int64_t rows = strip.rows - row;
-    cols > 16 ? multiply_block<2>(rows, block) : multiply_block<1>(rows, block);
+    if (strip.a.tile_bytes == tile_bytes) {
+      cols > 16 ? multiply_block<true, 2>(rows, block) : multiply_block<true, 1>(rows, block);
+    } else {
+      cols > 16 ? multiply_block<false, 2>(rows, block) : multiply_block<false, 1>(rows, block);
+    }
   }
 }
 
@@ -141,6 +183,8 @@ void multiply(const Strip& strip) {
   }
 }
 
+void finish() { _mm_sfence(); }
+
 bool is_available() {
   return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vl") &&
          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
@@ -150,7 +194,7 @@ bool is_available() {
 
 const Backend* avx512() {
   static constexpr Backend backend{"AVX512-BF16", "avx512", is_available, pack_rows,
-                                   pack_columns,  multiply, [] {}};
+                                   pack_columns,  multiply, finish,       256 << 10};
   return &backend;
 }
 

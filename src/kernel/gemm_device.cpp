@@ -74,7 +74,7 @@ void gemm_grouped(const Execution& execution, std::span<const Product<T, TC>> pr
     expect_conformable(p.a, p.b, p.c);
     TESSERA_EXPECT(p.bias == nullptr || into == Into::overwrite);
     if (is_empty(p.c)) continue;
-    const bool is_filled = into == Into::overwrite && (p.bias != nullptr || p.a.op_cols() == 0);
+    const bool is_filled = into != Into::accumulate && (p.bias != nullptr || p.a.op_cols() == 0);
     if (is_filled) fill_rows(execution, 1, p.c, 0, p.bias);
     if (p.a.op_cols() == 0) continue;
     group.push_back(p);

@@ -193,7 +193,7 @@ void gemm_batched(std::int64_t batch, Operand<const T> a, std::int64_t a_batch_s
                         .a_strides = strides_of(a, batch == 1 ? 0 : a_batch_stride),
                         .b_strides = strides_of(b, batch == 1 ? 0 : b_batch_stride),
                         .c_strides = strides_of(c, batch == 1 ? 0 : c_batch_stride),
-                        .into = into};
+                        .into = into == Into::accumulate ? into : Into::overwrite};
   try {
     Product& product = cached_product(problem);
     if (product.available()) return product.run(a.data, b.data, c.data);

@@ -39,8 +39,61 @@ inline void store_sums(const Result& c, std::int64_t row, std::int64_t col, __mm
     _mm256_mask_storeu_epi16(at, mask, reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(sums)));
   } else {
     float* const at = static_cast<float*>(c.data) + offset;
+    if (c.bypasses_caches) return _mm512_stream_ps(at, sums);
     if (c.accumulates) sums = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, at), sums);
     _mm512_mask_storeu_ps(at, mask, sums);
+  }
+}
+
+/// Four rows of one column to c, which is transposed, so that they lie side by side.
+inline void store_four(const Result& c, std::int64_t offset, __mmask8 mask, __m128 sums) {
+  if (c.is_bf16) {
+    bf16* const at = static_cast<bf16*>(c.data) + offset;
+    if (c.accumulates) {
+      const __m128i old = _mm_cvtepu16_epi32(_mm_maskz_loadu_epi16(mask, at));
+      sums = _mm_add_ps(_mm_castsi128_ps(_mm_slli_epi32(old, 16)), sums);
+    }
+    _mm_mask_storeu_epi16(at, mask, reinterpret_cast<__m128i>(_mm_cvtneps_pbh(sums)));
+  } else {
+    float* const at = static_cast<float*>(c.data) + offset;
+    if (c.accumulates) sums = _mm_add_ps(_mm_maskz_loadu_ps(mask, at), sums);
+    _mm_mask_storeu_ps(at, mask, sums);
+  }
+}
+
+/// Sixteen columns of up to four rows to c, which is transposed.
+inline void store_columns(const Result& c, std::int64_t row, std::int64_t col,
+                          std::int64_t num_rows, std::int64_t num_cols, __m512 (&sums)[4]) {
+  if (c.bias != nullptr) {
+    for (std::int64_t r = 0; r < num_rows; ++r) {
+      const int bits = c.bias[row + r].bits << 16;
+      sums[r] = _mm512_add_ps(_mm512_castsi512_ps(_mm512_set1_epi32(bits)), sums[r]);
+    }
+  }
+  const auto mask = static_cast<__mmask8>((1u << num_rows) - 1u);
+  const __m512 low01 = _mm512_unpacklo_ps(sums[0], sums[1]);
+  const __m512 low23 = _mm512_unpacklo_ps(sums[2], sums[3]);
+  const __m512 high01 = _mm512_unpackhi_ps(sums[0], sums[1]);
+  const __m512 high23 = _mm512_unpackhi_ps(sums[2], sums[3]);
+  const __m512 columns[4] = {
+      _mm512_shuffle_ps(low01, low23, 0x44), _mm512_shuffle_ps(low01, low23, 0xee),
+      _mm512_shuffle_ps(high01, high23, 0x44), _mm512_shuffle_ps(high01, high23, 0xee)};
+  alignas(64) float four[4][16];
+  for (int i = 0; i < 4; ++i) _mm512_store_ps(four[i], columns[i]);
+  for (std::int64_t i = 0; i < 16 && i < num_cols; ++i) {
+    store_four(c, (col + i) * c.stride + row, mask, _mm_load_ps(four[i % 4] + i / 4 * 4));
+  }
+}
+
+/// The next `num_lines` lines of what will be packed.
+inline void prefetch(Ahead& ahead, std::int64_t num_lines) {
+  for (std::int64_t i = 0; i < num_lines && ahead.num_rows > 0; ++i) {
+    _mm_prefetch(ahead.row + ahead.offset_bytes, _MM_HINT_T1);
+    ahead.offset_bytes += cache_line;
+    if (ahead.offset_bytes < ahead.row_bytes) continue;
+    ahead.offset_bytes = 0;
+    ahead.row += ahead.stride_bytes;
+    --ahead.num_rows;
   }
 }
 

@@ -47,7 +47,8 @@ template <class TC>
 void multiply(const Backend& backend, const Operand<const bf16>& a, const Operand<const bf16>& b,
               const Operand<TC>& c, Into into) {
   packed::product(backend, rows_of(a), columns_of(b),
-                  {c.data, c.stride, std::is_same_v<TC, bf16>, into == Into::accumulate});
+                  {c.data, c.stride, std::is_same_v<TC, bf16>, into == Into::accumulate, nullptr,
+                   into == Into::overwrite_far});
 }
 
 template <class TC>
@@ -63,13 +64,13 @@ void check(const Backend& backend, const Case& size, bool transpose_a, bool tran
   if (largest_error(c.storage, expected.storage) < rounding) return;
   FAIL_CHECK(to_string(dtype_of<TC>) << ", m " << m << ", n " << n << ", k " << k << ", padding "
                                      << padding << ", transposed " << transpose_a << transpose_b
-                                     << ", accumulate " << (into == Into::accumulate));
+                                     << ", into " << static_cast<int>(into));
 }
 
 void check_all_kinds(const Backend& backend, const Case& size) {
   for (const bool transpose_a : {false, true}) {
     for (const bool transpose_b : {false, true}) {
-      for (const Into into : {Into::overwrite, Into::accumulate}) {
+      for (const Into into : {Into::overwrite, Into::accumulate, Into::overwrite_far}) {
         check<float>(backend, size, transpose_a, transpose_b, into);
         check<bf16>(backend, size, transpose_a, transpose_b, into);
       }
@@ -96,6 +97,7 @@ TEST_CASE(
   for_each_backend([](const Backend& backend) {
     check_all_kinds(backend, {1, 33, 40, 513});
     check_all_kinds(backend, {1, 17, 270, 1100, 1});
+    check_all_kinds(backend, {1, 45, 70, 1088, 2});
     check<float>(backend, {1, 2060, 20, 520}, true, false, Into::overwrite);
     check<bf16>(backend, {1, 1030, 300, 1030}, false, true, Into::overwrite);
   });
@@ -117,6 +119,34 @@ TEST_CASE("A row of a packed product has the same bits whatever rows are beside 
                       {alone.data(), 1, 50, 50}, Into::overwrite);
       CHECK(std::equal(alone.begin(), alone.end(), all.first.data + row * all.first.stride));
     }
+  });
+}
+
+TEST_CASE("Rows have the same bits whether few are multiplied with a weight, or many") {
+  for_each_backend([](const Backend& backend) {
+    constexpr std::int64_t few = 40, many = 700, n = 70, k = 512;
+    const auto a = random_matrix<bf16>(many, k, 1), b = random_matrix<bf16>(n, k, 2);
+    const Matrix<float> all("all", many, n), alone("alone", few, n);
+    multiply<float>(backend, input(operand(a)), input(operand(b).t()), operand(all),
+                    Into::overwrite);
+    multiply<float>(backend, {a.data(), few, k, k}, input(operand(b).t()), operand(alone),
+                    Into::overwrite);
+    CHECK(std::equal(alone.data(), alone.data() + alone.size(), all.data()));
+  });
+}
+
+TEST_CASE("A product that bypasses the caches keeps what lies beside C") {
+  for_each_backend([](const Backend& backend) {
+    constexpr std::int64_t m = 20, n = 48, k = 40, stride = 64;
+    const auto a = random_matrix<bf16>(m, k, 1), b = random_matrix<bf16>(k, n, 2);
+    const Matrix<float> near("near", m, stride), far("far", m, stride);
+    Kokkos::deep_copy(near, 7.0f);
+    Kokkos::deep_copy(far, 7.0f);
+    multiply<float>(backend, input(operand(a)), input(operand(b)),
+                    Operand<float>{near.data(), m, n, stride}, Into::overwrite);
+    multiply<float>(backend, input(operand(a)), input(operand(b)),
+                    Operand<float>{far.data(), m, n, stride}, Into::overwrite_far);
+    CHECK(std::equal(near.data(), near.data() + near.size(), far.data()));
   });
 }
 
