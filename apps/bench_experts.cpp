@@ -22,15 +22,19 @@ ExpertSeconds time_typed(const comm::Communicator& world, const BenchShape& shap
   weights.gate_up = gate_up.data(), weights.down = down.data();
   weights.activation.kind = shape.config.activation;
   const kernel::Matrix<T> rows("rows", num_rows, h), results("results", num_rows, h);
+  const moe::ExpertGradients gradients{dgate_up.data(), nullptr, ddown.data(), nullptr};
+  constexpr auto into = kernel::Into::overwrite_far;  // as the first micro-step of a step
+  kernel::ViewPool pool;
+  const kernel::PoolScope scope(pool);
   moe::ExpertSaved<T> saved;
   ExpertSeconds result;
   result.forward = median_seconds(world, shape.num_repeats, [&] {
     moe::expert_forward<T>(execution, weights, offset, rows, saved, results);
   });
   result.backward = median_seconds(world, shape.num_repeats, [&] {
-    moe::expert_backward<T>(execution, weights, offset, saved, rows,
-                            {dgate_up.data(), nullptr, ddown.data(), nullptr},
-                            kernel::Into::accumulate, results);
+    const auto dhidden = moe::expert_backward_rows<T>(execution, weights, offset, saved, rows,
+                                                      gradients, into, results);
+    moe::expert_backward_gate_up<T>(execution, weights, offset, saved, dhidden, gradients, into);
   });
   return result;
 }

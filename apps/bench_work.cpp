@@ -26,12 +26,11 @@ Work expert_work(const model::ModelConfig& config, double rows, double local_exp
   const double h = as_double(config.hidden_size), i = as_double(config.intermediate_size);
   const double matrices = 3.0 * h * i, e = as_double(element_bytes);
   const double weights = local_experts * matrices;
-  // Forward: rows in, hidden and activated kept, outputs out.
-  Work work{2.0 * rows * matrices, weights * e + rows * (2.0 * h * e + 2.0 * i * f32_bytes + i * e),
-            0.0};
-  if (backward) {  // the kept ones and the output's gradient in, the rows' out; weights' added to
+  // Forward: rows in, hidden kept, outputs out.
+  Work work{2.0 * rows * matrices, weights * e + rows * (2.0 * h * e + 2.0 * i * f32_bytes), 0.0};
+  if (backward) {  // the kept ones and the output's gradient in, the rows' and the weights' out
     work.flops *= 2.0;
-    work.memory_bytes += weights * 2.0 * f32_bytes + rows * h * e;
+    work.memory_bytes += weights * f32_bytes + rows * h * e;
   }
   return work;
 }

@@ -52,17 +52,17 @@ Widths second_half_kept(const ModelConfig& c, bool has_experts) {
   const std::int64_t k = c.router.options.top_k;
   const Widths shared = mlp_kept(c.shared_intermediate_size);
   // Rows and outputs of K experts per token, logits, index and weight.
-  return {k * (2 * c.hidden_size + c.intermediate_size) + shared.narrow,
+  return {k * 2 * c.hidden_size + shared.narrow,
           k * (2 * c.intermediate_size + 2) + c.num_experts + c.hidden_size + shared.wide};
 }
 
-/// Gradients of hidden and activated, and rows on their way there and back.
+/// Activated, gradients of hidden and activated, and rows on their way there and back.
 Widths second_half_temporary(const ModelConfig& c, bool has_experts) {
   if (!has_experts) {
     return {2 * c.dense_intermediate_size, c.dense_intermediate_size + c.hidden_size};
   }
   const std::int64_t k = c.router.options.top_k;
-  return {k * (2 * c.intermediate_size + 3 * c.hidden_size) + c.hidden_size,
+  return {k * (3 * c.intermediate_size + 3 * c.hidden_size) + c.hidden_size,
           k * c.intermediate_size + 2 * c.hidden_size + c.num_experts};
 }
 

@@ -101,7 +101,7 @@ void MoeBlock<T>::backward(const UnitView<const T>& dense, const UnitView<const 
                            kernel::Vector<const float> correction_bias, const MoeSaved<T>& saved,
                            kernel::Vector<const float> aux_gradient,
                            const UnitView<float>& dense_gradients,
-                           const UnitView<float>& expert_gradients,
+                           const UnitView<float>& expert_gradients, kernel::Into into,
                            kernel::Matrix<float> dx) const {
   TimedPhase timed(StepPhase::combine_backward);
   const auto dweight =
@@ -113,14 +113,21 @@ void MoeBlock<T>::backward(const UnitView<const T>& dense, const UnitView<const 
   const auto doutputs =
       moe::finish_combine_backward<T>(exchange_, saved.handle, std::move(arriving));
   timed.next(StepPhase::expert_backward);
+  const moe::ExpertWeights<T> weights = expert_weights(experts);
+  const moe::ExpertGradients gradients{
+      expert_gradients.get("gate_up_proj"), expert_gradients.find("gate_up_proj_bias"),
+      expert_gradients.get("down_proj"), expert_gradients.find("down_proj_bias")};
+  const std::span<const std::int64_t> offset(saved.handle.expert_offset);
   const auto drows = exchange_.results<T>(saved.handle, config_.hidden_size);
-  moe::expert_backward<T>(
-      execution_, expert_weights(experts), saved.handle.expert_offset, saved.expert, doutputs,
-      {expert_gradients.get("gate_up_proj"), expert_gradients.find("gate_up_proj_bias"),
-       expert_gradients.get("down_proj"), expert_gradients.find("down_proj_bias")},
-      kernel::Into::accumulate, drows);
+  const auto dhidden = moe::expert_backward_rows<T>(execution_, weights, offset, saved.expert,
+                                                    doutputs, gradients, into, drows);
   timed.next(StepPhase::dispatch_backward);
-  moe::dispatch_backward<T>(exchange_, saved.handle, drows, dnormed);
+  auto returning = moe::start_dispatch_backward<T>(exchange_, saved.handle, drows);
+  timed.next(StepPhase::expert_backward);
+  moe::expert_backward_gate_up<T>(execution_, weights, offset, saved.expert, dhidden, gradients,
+                                  into);
+  timed.next(StepPhase::dispatch_backward);
+  moe::finish_dispatch_backward<T>(exchange_, saved.handle, std::move(returning), dnormed);
   timed.next(StepPhase::route_backward);
   kernel::rms_norm_backward<T>(execution_, dnormed, saved.x,
                                dense.vector(norm_name, config_.hidden_size), saved.rstd, dx,

@@ -248,9 +248,15 @@ void Transformer<T>::backward_mlp(std::int64_t layer, const UnitView<const T>& d
     return MlpBlock<T>(config_).backward(dense, kept.mlp, gradients, dx);
   }
   const std::size_t expert = units_.expert(layer);
+  // All of it is written at once: a new buffer needs no zeros.
+  float* const fresh = store_.overwritable_gradient(expert);
+  const UnitView<float> expert_gradients =
+      fresh != nullptr ? UnitView<float>(store_.unit(expert), fresh) : gradient(expert);
+  const kernel::Into into =
+      fresh != nullptr ? kernel::Into::overwrite_far : kernel::Into::accumulate;
   MoeBlock<T>(exchange_, config_)
       .backward(dense, gathered(expert), correction_bias(layer), kept.moe, aux_gradient, gradients,
-                gradient(expert), dx);
+                expert_gradients, into, dx);
   store_.release(expert);
   store_.reduce(expert);
 }

@@ -3,7 +3,8 @@
 // layer and step. Forward: (1) in plan_dispatch, before tokens are read; (2) in combine, before
 // outputs are read. Backward: (3) in combine, before gradients of outputs that others wrote here
 // are read; (4) in dispatch, before gradients of rows are read. Each rank waits for all others, as
-// it needs rows of all. Whatever is overwritten was read before the last meeting but one.
+// it needs rows of all. Whatever is overwritten was read before the last meeting but one; between
+// arriving at (4) and waiting there a rank uses memory of its own alone.
 #include <numeric>
 #include <tessera/moe/dispatch.hpp>
 
@@ -195,11 +196,16 @@ kernel::Matrix<T> dispatch_forward(TokenExchange& exchange, const DispatchHandle
 }
 
 template <class T>
-void dispatch_backward(TokenExchange& exchange, const DispatchHandle& handle,
-                       kernel::Matrix<const T> drows, kernel::Matrix<float> dx) {
-  constexpr const char* what = "dispatch backward";
-  const Returned<T> returned = finish_to_tokens<T>(
-      exchange, handle, what, start_to_tokens<T>(exchange, handle, what, drows));
+RowsUnderWay<T> start_dispatch_backward(TokenExchange& exchange, const DispatchHandle& handle,
+                                        kernel::Matrix<const T> drows) {
+  return start_to_tokens<T>(exchange, handle, "dispatch backward", drows);
+}
+
+template <class T>
+void finish_dispatch_backward(TokenExchange& exchange, const DispatchHandle& handle,
+                              RowsUnderWay<T> drows, kernel::Matrix<float> dx) {
+  const Returned<T> returned =
+      finish_to_tokens<T>(exchange, handle, "dispatch backward", std::move(drows));
   kernel::sum_rows<T>(kernel::Execution(), returned.addresses, handle.slot, dx);
 }
 
@@ -265,8 +271,10 @@ kernel::Matrix<const T> finish_combine_backward(TokenExchange& exchange,
 #define TESSERA_INSTANTIATE(T)                                                                     \
   template kernel::Matrix<T> dispatch_forward<T>(TokenExchange&, const DispatchHandle&,            \
                                                  kernel::Matrix<const T>);                         \
-  template void dispatch_backward<T>(TokenExchange&, const DispatchHandle&,                        \
-                                     kernel::Matrix<const T>, kernel::Matrix<float>);              \
+  template RowsUnderWay<T> start_dispatch_backward<T>(TokenExchange&, const DispatchHandle&,       \
+                                                      kernel::Matrix<const T>);                    \
+  template void finish_dispatch_backward<T>(TokenExchange&, const DispatchHandle&,                 \
+                                            RowsUnderWay<T>, kernel::Matrix<float>);               \
   template RowsUnderWay<T> start_combine_forward<T>(TokenExchange&, const DispatchHandle&,         \
                                                     kernel::Matrix<const T>);                      \
   template kernel::Matrix<const T> finish_combine_forward<T>(                                      \

@@ -42,19 +42,8 @@ void put_bias_gradient(const kernel::Execution& execution, kernel::Matrix<const 
                        float* dbias, Into into) {
   if (dbias == nullptr) return;
   const kernel::Vector<float> sums(dbias, drows.extent(1));
-  if (into == Into::overwrite) Kokkos::deep_copy(execution, sums, 0.0f);
+  if (into != Into::accumulate) Kokkos::deep_copy(execution, sums, 0.0f);
   kernel::add_column_sums<T>(execution, drows, sums);
-}
-
-void fill_zeros(const kernel::Execution& execution, float* first, std::int64_t size) {
-  if (first != nullptr) Kokkos::deep_copy(execution, kernel::Vector<float>(first, size), 0.0f);
-}
-
-/// The gradients of one expert.
-ExpertGradients of_expert(const ExpertGradients& g, std::int64_t e, std::int64_t h,
-                          std::int64_t i) {
-  return {row_of(g.gate_up, e, 2 * i * h), row_of(g.gate_up_bias, e, 2 * i),
-          row_of(g.down, e, h * i), row_of(g.down_bias, e, h)};
 }
 
 /// The rows of one expert.
@@ -95,16 +84,15 @@ void multiply(const kernel::Execution& execution, const std::vector<ExpertRows>&
   kernel::gemm_grouped<T, TC>(execution, products, into);
 }
 
-void fill_zeros_without_rows(const kernel::Execution& execution,
-                             std::span<const std::int64_t> expert_offset,
-                             const ExpertGradients& gradients, std::int64_t h, std::int64_t i) {
+/// A gradient [E_l, size], or null, of experts without rows: zeros where it is overwritten.
+void put_no_gradients(const kernel::Execution& execution,
+                      std::span<const std::int64_t> expert_offset, float* gradient,
+                      std::int64_t size, Into into) {
+  if (gradient == nullptr || into == Into::accumulate) return;
   for (std::size_t e = 0; e + 1 < expert_offset.size(); ++e) {
     if (expert_offset[e] != expert_offset[e + 1]) continue;
-    const ExpertGradients d = of_expert(gradients, static_cast<std::int64_t>(e), h, i);
-    fill_zeros(execution, d.gate_up, 2 * i * h);
-    fill_zeros(execution, d.gate_up_bias, 2 * i);
-    fill_zeros(execution, d.down, h * i);
-    fill_zeros(execution, d.down_bias, h);
+    const auto expert = static_cast<std::int64_t>(e);
+    Kokkos::deep_copy(execution, kernel::Vector<float>(gradient + expert * size, size), 0.0f);
   }
 }
 
@@ -116,8 +104,8 @@ void expert_forward(const kernel::Execution& execution, const ExpertWeights<T>& 
                     ExpertSaved<T>& saved, kernel::Matrix<T> outputs) {
   const std::int64_t h = weights.hidden_size, i = weights.intermediate_size;
   const std::int64_t num_rows = rows.extent(0);
-  saved = {rows, kernel::new_matrix<float>("expert hidden", num_rows, 2 * i),
-           kernel::new_matrix<T>("expert activated", num_rows, i)};
+  saved = {rows, kernel::new_matrix<float>("expert hidden", num_rows, 2 * i)};
+  const auto all_activated = kernel::new_matrix<T>("activated", most_rows(expert_offset), i);
   for_groups(expert_offset, [&](const std::vector<ExpertRows>& group) {
     multiply<T, float>(execution, group, Into::overwrite, [&](auto e, auto begin, auto end) {
       return kernel::Product<T, float>{
@@ -125,60 +113,79 @@ void expert_forward(const kernel::Execution& execution, const ExpertWeights<T>& 
           rows_of<float>(saved.hidden, begin, end), row_of(weights.gate_up_bias, e, 2 * i)};
     });
     const std::int64_t first = group.front().begin, last = group.back().end;
+    const auto activated = view_of_rows<T>(all_activated, 0, last - first);
     kernel::swiglu_forward<T>(execution, weights.activation, {}, {},
-                              view_of_rows<float>(saved.hidden, first, last),
-                              view_of_rows<T>(saved.activated, first, last));
+                              view_of_rows<float>(saved.hidden, first, last), activated);
     multiply<T, T>(execution, group, Into::overwrite, [&](auto e, auto begin, auto end) {
-      return kernel::Product<T, T>{
-          rows_of<const T>(saved.activated, begin, end), matrix_of(weights.down, e, h, i).t(),
-          rows_of<T>(outputs, begin, end), row_of(weights.down_bias, e, h)};
+      return kernel::Product<T, T>{rows_of<const T>(activated, begin - first, end - first),
+                                   matrix_of(weights.down, e, h, i).t(),
+                                   rows_of<T>(outputs, begin, end),
+                                   row_of(weights.down_bias, e, h)};
     });
   });
 }
 
 template <class T>
-void expert_backward(const kernel::Execution& execution, const ExpertWeights<T>& weights,
-                     std::span<const std::int64_t> expert_offset, const ExpertSaved<T>& saved,
-                     kernel::Matrix<const T> doutputs, const ExpertGradients& gradients, Into into,
-                     kernel::Matrix<T> drows) {
+kernel::Matrix<const T> expert_backward_rows(const kernel::Execution& execution,
+                                             const ExpertWeights<T>& weights,
+                                             std::span<const std::int64_t> expert_offset,
+                                             const ExpertSaved<T>& saved,
+                                             kernel::Matrix<const T> doutputs,
+                                             const ExpertGradients& gradients, Into into,
+                                             kernel::Matrix<T> drows) {
   const std::int64_t h = weights.hidden_size, i = weights.intermediate_size;
   const std::int64_t most = most_rows(expert_offset);
   const auto all_dactivated = kernel::new_matrix<float>("dactivated", most, i);
-  const auto all_dhidden = kernel::new_matrix<T>("dhidden", most, 2 * i);
-  if (into == Into::overwrite) {
-    fill_zeros_without_rows(execution, expert_offset, gradients, h, i);
-  }
+  const auto all_activated = kernel::new_matrix<T>("activated", most, i);
+  const auto dhidden = kernel::new_matrix<T>("dhidden", doutputs.extent(0), 2 * i);
+  put_no_gradients(execution, expert_offset, gradients.down, h * i, into);
+  put_no_gradients(execution, expert_offset, gradients.down_bias, h, into);
   for_groups(expert_offset, [&](const std::vector<ExpertRows>& group) {
     const std::int64_t first = group.front().begin, last = group.back().end;
     const auto dactivated = view_of_rows<float>(all_dactivated, 0, last - first);
-    multiply<T, float>(execution, group, into, [&](auto e, auto begin, auto end) {
-      return kernel::Product<T, float>{rows_of<const T>(doutputs, begin, end).t(),
-                                       rows_of<const T>(saved.activated, begin, end),
-                                       {gradients.down + e * h * i, h, i, i}};
-    });
+    const auto activated = view_of_rows<T>(all_activated, 0, last - first);
     multiply<T, float>(execution, group, Into::overwrite, [&](auto e, auto begin, auto end) {
       return kernel::Product<T, float>{rows_of<const T>(doutputs, begin, end),
                                        matrix_of(weights.down, e, h, i),
                                        rows_of<float>(dactivated, begin - first, end - first)};
     });
-    const auto dhidden = view_of_rows<T>(all_dhidden, 0, last - first);
     kernel::swiglu_backward<T>(execution, weights.activation,
                                view_of_rows<const float>(saved.hidden, first, last), dactivated,
-                               dhidden);
+                               view_of_rows<T>(dhidden, first, last), activated);
     multiply<T, float>(execution, group, into, [&](auto e, auto begin, auto end) {
-      return kernel::Product<T, float>{rows_of<const T>(dhidden, begin - first, end - first).t(),
-                                       rows_of<const T>(saved.rows, begin, end),
-                                       {gradients.gate_up + e * 2 * i * h, 2 * i, h, h}};
+      return kernel::Product<T, float>{rows_of<const T>(doutputs, begin, end).t(),
+                                       rows_of<const T>(activated, begin - first, end - first),
+                                       {gradients.down + e * h * i, h, i, i}};
     });
     multiply<T, T>(execution, group, Into::overwrite, [&](auto e, auto begin, auto end) {
-      return kernel::Product<T, T>{rows_of<const T>(dhidden, begin - first, end - first),
+      return kernel::Product<T, T>{rows_of<const T>(dhidden, begin, end),
                                    matrix_of(weights.gate_up, e, 2 * i, h),
                                    rows_of<T>(drows, begin, end)};
     });
     for (const auto& [e, begin, end] : group) {
       put_bias_gradient<T>(execution, view_of_rows<const T>(doutputs, begin, end),
                            row_of(gradients.down_bias, e, h), into);
-      put_bias_gradient<T>(execution, view_of_rows<const T>(dhidden, begin - first, end - first),
+    }
+  });
+  return dhidden;
+}
+
+template <class T>
+void expert_backward_gate_up(const kernel::Execution& execution, const ExpertWeights<T>& weights,
+                             std::span<const std::int64_t> expert_offset,
+                             const ExpertSaved<T>& saved, kernel::Matrix<const T> dhidden,
+                             const ExpertGradients& gradients, Into into) {
+  const std::int64_t h = weights.hidden_size, i = weights.intermediate_size;
+  put_no_gradients(execution, expert_offset, gradients.gate_up, 2 * i * h, into);
+  put_no_gradients(execution, expert_offset, gradients.gate_up_bias, 2 * i, into);
+  for_groups(expert_offset, [&](const std::vector<ExpertRows>& group) {
+    multiply<T, float>(execution, group, into, [&](auto e, auto begin, auto end) {
+      return kernel::Product<T, float>{rows_of<const T>(dhidden, begin, end).t(),
+                                       rows_of<const T>(saved.rows, begin, end),
+                                       {gradients.gate_up + e * 2 * i * h, 2 * i, h, h}};
+    });
+    for (const auto& [e, begin, end] : group) {
+      put_bias_gradient<T>(execution, view_of_rows<const T>(dhidden, begin, end),
                            row_of(gradients.gate_up_bias, e, 2 * i), into);
     }
   });
@@ -188,10 +195,13 @@ void expert_backward(const kernel::Execution& execution, const ExpertWeights<T>&
   template void expert_forward(const kernel::Execution&, const ExpertWeights<T>&,                 \
                                std::span<const std::int64_t>, kernel::Matrix<T>, ExpertSaved<T>&, \
                                kernel::Matrix<T>);                                                \
-  template void expert_backward(const kernel::Execution&, const ExpertWeights<T>&,                \
-                                std::span<const std::int64_t>, const ExpertSaved<T>&,             \
-                                kernel::Matrix<const T>, const ExpertGradients&, Into,            \
-                                kernel::Matrix<T>);
+  template kernel::Matrix<const T> expert_backward_rows(                                          \
+      const kernel::Execution&, const ExpertWeights<T>&, std::span<const std::int64_t>,           \
+      const ExpertSaved<T>&, kernel::Matrix<const T>, const ExpertGradients&, Into,               \
+      kernel::Matrix<T>);                                                                         \
+  template void expert_backward_gate_up(const kernel::Execution&, const ExpertWeights<T>&,        \
+                                        std::span<const std::int64_t>, const ExpertSaved<T>&,     \
+                                        kernel::Matrix<const T>, const ExpertGradients&, Into);
 TESSERA_INSTANTIATE(float)
 TESSERA_INSTANTIATE(bf16)
 #undef TESSERA_INSTANTIATE

@@ -33,8 +33,9 @@ void plain_forward(const Execution& execution, Matrix<const float> hidden, Matri
 
 template <class T>
 void plain_backward(const Execution& execution, Matrix<const float> hidden,
-                    Matrix<const float> dactivated, Matrix<T> dhidden) {
+                    Matrix<const float> dactivated, Matrix<T> dhidden, Matrix<T> activated) {
   const std::int64_t inner = dactivated.extent(1);
+  const bool activates = activated.size() > 0;
   for_each_element(
       "tessera::swiglu_backward", execution, dactivated.extent(0), inner,
       KOKKOS_LAMBDA(const std::int64_t r, const std::int64_t i) {
@@ -44,6 +45,7 @@ void plain_backward(const Execution& execution, Matrix<const float> hidden,
         const float slope = s.value * (1.0f + gate * s.complement);
         dhidden(r, i) = static_cast<T>(da * hidden(r, inner + i) * slope);
         dhidden(r, inner + i) = static_cast<T>(da * gate * s.value);
+        if (activates) activated(r, i) = static_cast<T>(gate * s.value * hidden(r, inner + i));
       });
 }
 
@@ -64,9 +66,10 @@ void clamped_forward(const Execution& execution, Swiglu options, Matrix<const fl
 
 template <class T>
 void clamped_backward(const Execution& execution, Swiglu options, Matrix<const float> hidden,
-                      Matrix<const float> dactivated, Matrix<T> dhidden) {
+                      Matrix<const float> dactivated, Matrix<T> dhidden, Matrix<T> activated) {
   const float limit = options.limit;
   const float alpha = options.alpha;
+  const bool activates = activated.size() > 0;
   for_each_element(
       "tessera::clamped_swiglu_backward", execution, dactivated.extent(0), dactivated.extent(1),
       KOKKOS_LAMBDA(const std::int64_t r, const std::int64_t i) {
@@ -80,6 +83,7 @@ void clamped_backward(const Execution& execution, Swiglu options, Matrix<const f
         const float dup = da * gate * s.value;
         dhidden(r, 2 * i) = static_cast<T>(h_gate > limit ? 0.0f : dgate);
         dhidden(r, 2 * i + 1) = static_cast<T>(h_up > limit || h_up < -limit ? 0.0f : dup);
+        if (activates) activated(r, i) = static_cast<T>((up + 1.0f) * (gate * s.value));
       });
 }
 
@@ -102,15 +106,16 @@ void swiglu_forward(const Execution& execution, Swiglu options,
 
 template <class T>
 void swiglu_backward(const Execution& execution, Swiglu options, Matrix<const float> hidden,
-                     Matrix<const float> dactivated, Matrix<T> dhidden) {
+                     Matrix<const float> dactivated, Matrix<T> dhidden, Matrix<T> activated) {
   if (hidden.size() == 0) return;
   TESSERA_EXPECT(hidden.extent(0) == dactivated.extent(0) &&
                  hidden.extent(1) == 2 * dactivated.extent(1));
   TESSERA_EXPECT(dhidden.extent(0) == hidden.extent(0) && dhidden.extent(1) == hidden.extent(1));
+  TESSERA_EXPECT(activated.size() == 0 || activated.size() == dactivated.size());
   if (options.kind == Activation::swiglu) {
-    plain_backward<T>(execution, hidden, dactivated, dhidden);
+    plain_backward<T>(execution, hidden, dactivated, dhidden, activated);
   } else {
-    clamped_backward<T>(execution, options, hidden, dactivated, dhidden);
+    clamped_backward<T>(execution, options, hidden, dactivated, dhidden, activated);
   }
 }
 
@@ -118,7 +123,7 @@ void swiglu_backward(const Execution& execution, Swiglu options, Matrix<const fl
   template void swiglu_forward<T>(const Execution&, Swiglu, Vector<const std::int32_t>, \
                                   Matrix<const T>, Matrix<float>, Matrix<T>);           \
   template void swiglu_backward<T>(const Execution&, Swiglu, Matrix<const float>,       \
-                                   Matrix<const float>, Matrix<T>);
+                                   Matrix<const float>, Matrix<T>, Matrix<T>);
 TESSERA_INSTANTIATE(float)
 TESSERA_INSTANTIATE(bf16)
 #undef TESSERA_INSTANTIATE

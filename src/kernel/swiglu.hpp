@@ -21,10 +21,12 @@ void swiglu_forward(const Execution& execution, Swiglu options,
                     Vector<const std::int32_t> row_expert, Matrix<const T> bias,
                     Matrix<float> hidden, Matrix<T> activated);
 
-/// dhidden [N, 2I] T from dactivated [N, I] f32 and the biased hidden of the forward pass. local.
+/// dhidden [N, 2I] T from dactivated [N, I] f32 and the biased hidden of the forward pass. Unless
+/// it is empty, activated [N, I] gets what the forward pass computed, so that it need not be kept.
+/// local.
 template <class T>
 void swiglu_backward(const Execution& execution, Swiglu options, Matrix<const float> hidden,
-                     Matrix<const float> dactivated, Matrix<T> dhidden);
+                     Matrix<const float> dactivated, Matrix<T> dhidden, Matrix<T> activated = {});
 
 namespace reference {
 template <class T>

@@ -33,6 +33,10 @@ void check_against_reference(Swiglu options, std::int64_t rows, std::int64_t inn
   swiglu_backward<T>(Execution(), options, hidden, dactivated, dhidden);
   reference::swiglu_backward<T>(options, hidden, dactivated, dhidden_expected);
   CHECK(distance(dhidden, dhidden_expected) <= tolerance<T>());
+  Matrix<T> again("again", rows, inner), dhidden_beside("dhidden", rows, 2 * inner);
+  swiglu_backward<T>(Execution(), options, hidden, dactivated, dhidden_beside, again);
+  CHECK(distance(again, expected) <= tolerance<T>());
+  CHECK(distance(dhidden_beside, dhidden) <= tolerance<T>());
 }
 
 /// Largest distance between the reference's gradient and central differences.

@@ -85,7 +85,9 @@ void check_round_trip(TokenExchange& exchange, Choice choice, std::int64_t num_e
   }
   const kernel::Matrix<const T> doutputs = finish_combine_backward<T>(
       exchange, handle, start_combine_backward<T>(exchange, handle, outputs, weight, dy, dweight));
-  dispatch_backward<T>(exchange, handle, results<T>(exchange, handle, doutputs), dx);
+  auto returning =
+      start_dispatch_backward<T>(exchange, handle, results<T>(exchange, handle, doutputs));
+  finish_dispatch_backward<T>(exchange, handle, std::move(returning), dx);
   for (std::int64_t t = 0; t < tokens; ++t) {
     float product = 0.0f;
     for (std::int64_t c = 0; c < hidden; ++c) {

@@ -68,6 +68,15 @@ void check_gradient(Problem& problem, std::vector<float>& values, const float* g
   }
 }
 
+/// Both parts.
+void backward(const ExpertWeights<float>& weights, const std::vector<std::int64_t>& expert_offset,
+              const ExpertSaved<float>& saved, kernel::Matrix<const float> doutputs,
+              const ExpertGradients& gradients, kernel::Into into, kernel::Matrix<float> drows) {
+  const auto dhidden = expert_backward_rows<float>({}, weights, expert_offset, saved, doutputs,
+                                                   gradients, into, drows);
+  expert_backward_gate_up<float>({}, weights, expert_offset, saved, dhidden, gradients, into);
+}
+
 }  // namespace
 
 TEST_CASE("Expert gradients are central differences of the outputs") {
@@ -77,10 +86,10 @@ TEST_CASE("Expert gradients are central differences of the outputs") {
   expert_forward<float>({}, problem.weights(), offsets, problem.input(), saved, out);
   std::vector<float> dgate_up(problem.gate_up.size()), dgate_up_bias(problem.gate_up_bias.size());
   std::vector<float> ddown(problem.down.size()), ddown_bias(problem.down_bias.size());
-  expert_backward<float>({}, problem.weights(), offsets, saved,
-                         kernel::Matrix<const float>(problem.doutputs.data(), num_rows, hidden),
-                         {dgate_up.data(), dgate_up_bias.data(), ddown.data(), ddown_bias.data()},
-                         kernel::Into::accumulate, drows);
+  backward(problem.weights(), offsets, saved,
+           kernel::Matrix<const float>(problem.doutputs.data(), num_rows, hidden),
+           {dgate_up.data(), dgate_up_bias.data(), ddown.data(), ddown_bias.data()},
+           kernel::Into::accumulate, drows);
   check_gradient(problem, problem.gate_up, dgate_up.data());
   check_gradient(problem, problem.gate_up_bias, dgate_up_bias.data());
   check_gradient(problem, problem.down, ddown.data());
@@ -96,10 +105,9 @@ TEST_CASE("Experts with plain SwiGLU and without biases have the gradients of th
   const kernel::Matrix<float> out("outputs", num_rows, hidden), drows("drows", num_rows, hidden);
   expert_forward<float>({}, problem.weights(), offsets, problem.input(), saved, out);
   std::vector<float> dgate_up(problem.gate_up.size()), ddown(problem.down.size());
-  expert_backward<float>({}, problem.weights(), offsets, saved,
-                         kernel::Matrix<const float>(problem.doutputs.data(), num_rows, hidden),
-                         {.gate_up = dgate_up.data(), .down = ddown.data()},
-                         kernel::Into::accumulate, drows);
+  backward(problem.weights(), offsets, saved,
+           kernel::Matrix<const float>(problem.doutputs.data(), num_rows, hidden),
+           {.gate_up = dgate_up.data(), .down = ddown.data()}, kernel::Into::accumulate, drows);
   check_gradient(problem, problem.gate_up, dgate_up.data());
   check_gradient(problem, problem.down, ddown.data());
   check_gradient(problem, problem.rows, drows.data());
@@ -112,9 +120,9 @@ TEST_CASE("An expert without rows has a gradient of exact zeros, and no row at a
   const kernel::Matrix<float> empty("empty", 0, hidden);
   expert_forward<float>({}, problem.weights(), none, empty, saved, empty);
   std::vector<float> gradient(problem.gate_up.size(), 0.0f);
-  expert_backward<float>({}, problem.weights(), none, saved, empty,
-                         {gradient.data(), gradient.data(), gradient.data(), gradient.data()},
-                         kernel::Into::accumulate, empty);
+  backward(problem.weights(), none, saved, empty,
+           {gradient.data(), gradient.data(), gradient.data(), gradient.data()},
+           kernel::Into::accumulate, empty);
   for (const float value : gradient) CHECK(value == 0.0f);
 }
 
@@ -127,13 +135,14 @@ TEST_CASE("Overwritten gradients are those added to zeros, also of an expert wit
     std::vector<float> gate_up(problem.gate_up.size(), before), down(problem.down.size(), before);
     std::vector<float> gate_up_bias(problem.gate_up_bias.size(), before);
     std::vector<float> down_bias(problem.down_bias.size(), before);
-    expert_backward<float>({}, problem.weights(), offsets, saved,
-                           kernel::Matrix<const float>(problem.doutputs.data(), num_rows, hidden),
-                           {gate_up.data(), gate_up_bias.data(), down.data(), down_bias.data()},
-                           into, drows);
+    backward(problem.weights(), offsets, saved,
+             kernel::Matrix<const float>(problem.doutputs.data(), num_rows, hidden),
+             {gate_up.data(), gate_up_bias.data(), down.data(), down_bias.data()}, into, drows);
     return std::vector{gate_up, gate_up_bias, down, down_bias};
   };
-  CHECK(gradients(NAN, kernel::Into::overwrite) == gradients(0.0f, kernel::Into::accumulate));
+  const auto added = gradients(0.0f, kernel::Into::accumulate);
+  CHECK(gradients(NAN, kernel::Into::overwrite) == added);
+  CHECK(gradients(NAN, kernel::Into::overwrite_far) == added);
 }
 
 TEST_CASE("Experts in bf16 compute what those in f32 compute with the same weights, rounded") {

@@ -135,7 +135,8 @@ void backward(TokenExchange& exchange, const Layer<T>& layer, const Running<T>& 
   const auto drows = exchange.results<T>(running.handle, hidden);
   expert<T>(running.handle, doutputs, drows);
   pace.perturb();
-  dispatch_backward<T>(exchange, running.handle, drows, dx);
+  auto returning = start_dispatch_backward<T>(exchange, running.handle, drows);
+  finish_dispatch_backward<T>(exchange, running.handle, std::move(returning), dx);
   append(trace, dx);
   pace.perturb();
 }

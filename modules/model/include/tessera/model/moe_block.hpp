@@ -42,11 +42,13 @@ class MoeBlock {
                                 kernel::Matrix<float> x, moe::LoadBalance* balance,
                                 MoeSaved<T>& saved) const;
   /// dx [T, H] f32: gradient after the block in, before the block out. aux_gradient: see
-  /// moe::route_backward. Adds to both units' gradients. collective over the expert axis.
+  /// moe::route_backward. Adds to the dense unit's gradient and puts the experts' `into` theirs.
+  /// collective over the expert axis.
   void backward(const UnitView<const T>& dense, const UnitView<const T>& experts,
                 kernel::Vector<const float> correction_bias, const MoeSaved<T>& saved,
                 kernel::Vector<const float> aux_gradient, const UnitView<float>& dense_gradients,
-                const UnitView<float>& expert_gradients, kernel::Matrix<float> dx) const;
+                const UnitView<float>& expert_gradients, kernel::Into into,
+                kernel::Matrix<float> dx) const;
 
  private:
   bool has_shared_experts() const { return config_.shared_intermediate_size > 0; }

@@ -51,12 +51,6 @@ DispatchHandle plan_dispatch(TokenExchange& exchange, std::int64_t num_experts,
 template <class T>
 kernel::Matrix<T> dispatch_forward(TokenExchange& exchange, const DispatchHandle& handle,
                                    kernel::Matrix<const T> x);
-/// Gradient of the above: drows [N, H] T, in exchange.results(); adds to dx [T, H] f32. collective
-/// over the axis.
-template <class T>
-void dispatch_backward(TokenExchange& exchange, const DispatchHandle& handle,
-                       kernel::Matrix<const T> drows, kernel::Matrix<float> dx);
-
 /// Rows on their way: between start and finish there is time for what needs none of them.
 template <class T>
 struct RowsUnderWay {
@@ -64,6 +58,16 @@ struct RowsUnderWay {
   kernel::Matrix<T> received;  ///< empty where the ranks share memory
   comm::Request request;
 };
+
+/// Gradient of dispatch_forward: drows [N, H] T, in exchange.results(), set off to their tokens.
+/// collective over the axis.
+template <class T>
+RowsUnderWay<T> start_dispatch_backward(TokenExchange& exchange, const DispatchHandle& handle,
+                                        kernel::Matrix<const T> drows);
+/// Adds them to dx [T, H] f32. collective over the axis.
+template <class T>
+void finish_dispatch_backward(TokenExchange& exchange, const DispatchHandle& handle,
+                              RowsUnderWay<T> drows, kernel::Matrix<float> dx);
 
 /// Expert outputs [N, H] T, in exchange.results(), set off to their tokens. collective over the
 /// axis.

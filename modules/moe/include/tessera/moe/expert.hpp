@@ -34,13 +34,12 @@ struct ExpertGradients {
   float* down_bias = nullptr;
 };
 
-/// What backward needs from forward.
+/// What backward needs from forward; it computes the activation again from hidden.
 template <class T>
 struct ExpertSaved {
   kernel::Matrix<T> rows;  ///< [N, H] input
   kernel::Matrix<float>
       hidden;  ///< [N, 2I] with bias, before the activation; rounded to T only after it
-  kernel::Matrix<T> activated;  ///< [N, I]
 };
 
 /// rows [N, H], grouped: expert e has rows [expert_offset[e], expert_offset[e + 1]). Overwrites
@@ -50,12 +49,26 @@ void expert_forward(const kernel::Execution& execution, const ExpertWeights<T>& 
                     std::span<const std::int64_t> expert_offset, kernel::Matrix<T> rows,
                     ExpertSaved<T>& saved, kernel::Matrix<T> outputs);
 
-/// doutputs [N, H] T; overwrites drows [N, H] T, which is another matrix. Gradients are added to,
-/// or overwritten where a buffer is new: experts without rows then get zeros. local.
+// Backward in two parts, so that rows are on their way to their tokens while the second is
+// computed. Gradients are added to, or overwritten where a buffer is new: experts without rows then
+// get zeros.
+
+/// doutputs [N, H] T, not read after it; overwrites drows [N, H] T, which is another matrix. Puts
+/// the gradients of down and its bias. Returns the gradient of hidden [N, 2I] T for the second
+/// part. local.
 template <class T>
-void expert_backward(const kernel::Execution& execution, const ExpertWeights<T>& weights,
-                     std::span<const std::int64_t> expert_offset, const ExpertSaved<T>& saved,
-                     kernel::Matrix<const T> doutputs, const ExpertGradients& gradients,
-                     kernel::Into into, kernel::Matrix<T> drows);
+kernel::Matrix<const T> expert_backward_rows(const kernel::Execution& execution,
+                                             const ExpertWeights<T>& weights,
+                                             std::span<const std::int64_t> expert_offset,
+                                             const ExpertSaved<T>& saved,
+                                             kernel::Matrix<const T> doutputs,
+                                             const ExpertGradients& gradients, kernel::Into into,
+                                             kernel::Matrix<T> drows);
+/// Puts the gradients of gate_up and its bias. local.
+template <class T>
+void expert_backward_gate_up(const kernel::Execution& execution, const ExpertWeights<T>& weights,
+                             std::span<const std::int64_t> expert_offset,
+                             const ExpertSaved<T>& saved, kernel::Matrix<const T> dhidden,
+                             const ExpertGradients& gradients, kernel::Into into);
 
 }  // namespace tessera::moe

@@ -44,8 +44,8 @@ class TokenExchange {
   kernel::Matrix<T> tokens(std::int64_t num_tokens, std::int64_t hidden);
 
   /// Memory for what the local experts compute from the rows of `handle` [N, hidden]:
-  /// combine_forward and dispatch_backward take their rows from here alone. Valid until the next
-  /// call. collective over the axis.
+  /// start_combine_forward and start_dispatch_backward take their rows from here alone. Valid until
+  /// the next call. collective over the axis.
   template <class T>
   kernel::Matrix<T> results(const DispatchHandle& handle, std::int64_t hidden);
 
