@@ -185,7 +185,8 @@ BenchReport measure(const comm::ProcessGrid& grid, const BenchOptions& options,
   }
   if (has("step")) {
     report.step = measure_step(grid, shape, roofs);
-    print_once(world, kernel_table("phase of a step", report.step));
+    print_once(world, kernel_table("phase of a step", report.step.rows));
+    print_once(world, trainer::traffic_table(report.step.traffic));
   }
   print_once(
       world,

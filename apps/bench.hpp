@@ -138,10 +138,14 @@ std::vector<ExpertRow> measure_experts(const comm::ProcessGrid& grid, const Benc
 std::vector<KernelRow> measure_kernels(const comm::ProcessGrid& grid, const BenchShape& shape,
                                        const Roofs& roofs);
 
-/// The phases of a step against the roofs, and the step itself as the last row. collective over
-/// grid.world().
-std::vector<KernelRow> measure_step(const comm::ProcessGrid& grid, const BenchShape& shape,
-                                    const Roofs& roofs);
+/// The phases of a step against the roofs, the step itself as the last row, and what each
+/// communicator passed.
+struct StepReport {
+  std::vector<KernelRow> rows;
+  std::vector<trainer::StepProfile::TrafficRow> traffic;
+};
+/// collective over grid.world().
+StepReport measure_step(const comm::ProcessGrid& grid, const BenchShape& shape, const Roofs& roofs);
 
 // The work of one rank in one call, by the shapes alone. `tokens`: of this rank.
 Work expert_work(const model::ModelConfig& config, double rows, double local_experts,
@@ -172,7 +176,7 @@ struct BenchReport {
   std::vector<MachineRow> machine;
   std::vector<KernelRow> kernels;
   std::vector<ExpertRow> experts;
-  std::vector<KernelRow> step;
+  StepReport step;
 };
 std::string bench_json(const std::string& description, const BenchShape& shape, int num_ranks,
                        const BenchReport& report);

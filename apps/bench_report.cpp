@@ -172,8 +172,8 @@ KernelRow make_row(const comm::Communicator& world, const std::string& name, dou
   return row;
 }
 
-std::vector<KernelRow> measure_step(const comm::ProcessGrid& grid, const BenchShape& shape,
-                                    const Roofs& roofs) {
+StepReport measure_step(const comm::ProcessGrid& grid, const BenchShape& shape,
+                        const Roofs& roofs) {
   const comm::Communicator& world = grid.world();
   trainer::RandomSteps options;
   options.dtype = shape.dtype, options.batch = shape.batch, options.length = shape.length;
@@ -193,7 +193,7 @@ std::vector<KernelRow> measure_step(const comm::ProcessGrid& grid, const BenchSh
   rows.push_back(make_row(world, "step", profile.step_ms.mean / 1e3, all, roofs, shape.dtype));
   rows.back().ms = profile.step_ms;
   rows.back().share_of_step = 1.0;
-  return rows;
+  return {rows, profile.traffic};
 }
 
 std::string machine_table(const std::vector<MachineRow>& rows) {
@@ -251,7 +251,14 @@ std::string bench_json(const std::string& description, const BenchShape& shape, 
                                {"backward", to_json(row.backward)},
                                {"both", to_json(row.both)}});
   }
-  json["step"] = to_json(report.step);
+  json["step"] = to_json(report.step.rows);
+  json["traffic"] = ordered_json::array();
+  for (const trainer::StepProfile::TrafficRow& row : report.step.traffic) {
+    json["traffic"].push_back({{"communicator", row.communicator},
+                               {"logical_mib", to_json(row.logical_mib)},
+                               {"moved_mib", to_json(row.moved_mib)},
+                               {"hidden", row.hidden}});
+  }
   return json.dump(1) + '\n';
 }
 

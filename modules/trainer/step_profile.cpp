@@ -89,6 +89,17 @@ StepProfile step_profile(const comm::Communicator& world, const PhaseTimer& time
   return profile;
 }
 
+std::string traffic_table(const std::vector<StepProfile::TrafficRow>& rows) {
+  if (rows.empty()) return "";
+  std::string text = fmt::format("{:<20} {:>10} {:>10} {:>10} {:>8}\n", "traffic [MiB / step]",
+                                 "logical", "moved", "", "hidden");
+  for (const StepProfile::TrafficRow& row : rows) {
+    text += fmt::format("{:<20} {:>10.3f} {:>10.3f} {:>10} {:>7.1f}%\n", row.communicator,
+                        row.logical_mib.mean, row.moved_mib.mean, "", 100.0 * row.hidden);
+  }
+  return text;
+}
+
 std::string describe(const StepProfile& profile) {
   std::string text = fmt::format("{:<20} {:>10} {:>10} {:>10} {:>8}\n", "phase [ms per step]",
                                  "min", "mean", "max", "share");
@@ -98,14 +109,7 @@ std::string describe(const StepProfile& profile) {
   };
   for (const StepProfile::Row& row : profile.rows) add(to_string(row.phase), row.ms, row.share);
   add("step", profile.step_ms, profile.num_steps > 0 ? 1.0 : 0.0);
-  if (!profile.traffic.empty()) {
-    text += fmt::format("{:<20} {:>10} {:>10} {:>10} {:>8}\n", "traffic [MiB / step]", "logical",
-                        "moved", "", "hidden");
-  }
-  for (const StepProfile::TrafficRow& row : profile.traffic) {
-    text += fmt::format("{:<20} {:>10.3f} {:>10.3f} {:>10} {:>7.1f}%\n", row.communicator,
-                        row.logical_mib.mean, row.moved_mib.mean, "", 100.0 * row.hidden);
-  }
+  text += traffic_table(profile.traffic);
   text += fmt::format("min, mean and max over {} rank{}; mean of {} step{}\n", profile.num_ranks,
                       profile.num_ranks == 1 ? "" : "s", profile.num_steps,
                       profile.num_steps == 1 ? "" : "s, the first of the run left out");

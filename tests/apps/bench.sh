@@ -13,10 +13,10 @@ expect_code 0
 for line in "f32 multiply-add" "bf16 multiply-add, registers" "bf16 product" "memory triad, one rank alone" "memory triad, all ranks" \
   "message latency" "message rate" "file read" "expert forward" "expert backward" "attention forward, window 128" \
   "rms_norm backward" "swiglu forward" "head: vocabulary product" "adamw" "gather, experts of a layer" \
-  "reduce-scatter, dense layer" "dispatch forward" "combine backward" "optimizer" "100.0%"; do
+  "reduce-scatter, dense layer" "dispatch forward" "combine backward" "optimizer" "100.0%" "traffic [MiB" "world"; do
   expect_output "$line"
 done
-for key in machine kernels step share_of_roof share_of_registers share_of_step; do
+for key in machine kernels step traffic logical_mib share_of_roof share_of_registers share_of_step; do
   grep -q "\"$key\":" "$directory/bench.json" || complain "no $key in the JSON"
 done
 grep -q '"num_ranks": 2' "$directory/bench.json" || complain "not two ranks in the JSON"

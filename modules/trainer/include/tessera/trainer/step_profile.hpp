@@ -63,7 +63,8 @@ StepProfile step_profile(const comm::Communicator& world, const PhaseTimer& time
 StepProfile step_profile(const comm::Communicator& world, const PhaseTimer& timer,
                          const StepTraffic& traffic);
 
-/// Table for people. local.
+/// Tables for people. local.
+std::string traffic_table(const std::vector<StepProfile::TrafficRow>& rows);
 std::string describe(const StepProfile& profile);
 /// local.
 std::string to_json(const StepProfile& profile);
