@@ -46,17 +46,20 @@ const Buffers& buffers_of_thread() {
   return buffers;
 }
 
-/// Rows of A that stay packed, columns of B that stay in L2.
+/// Rows of A that stay packed, columns of B that stay in L2. Of a B that is read once, as a weight
+/// is by few rows, the next block comes into L2 beside the packed one.
 struct Blocking {
   std::int64_t num_tiles, rows, cols;
+  bool brings_next;
 
   Blocking(const Backend& backend, std::int64_t m, std::int64_t n, std::int64_t k)
-      : num_tiles((k + tile_depth - 1) / tile_depth) {
+      : num_tiles((k + tile_depth - 1) / tile_depth),
+        brings_next(m < n && num_tiles * panel_tile_bytes <= backend.b_block_bytes) {
     const std::int64_t fitting_rows = a_block_bytes / (num_tiles * tile_bytes) * tile_rows;
-    const std::int64_t fitting_panels = backend.b_block_bytes / (num_tiles * panel_tile_bytes);
+    const std::int64_t block_bytes = brings_next ? backend.b_block_bytes : max_b_block_bytes;
+    const std::int64_t fitting_cols = block_bytes / (num_tiles * panel_tile_bytes) * panel_cols;
     rows = std::min(fitting_rows / packing_rows * packing_rows, round_up(m, strip_rows));
-    cols =
-        std::min(std::max<std::int64_t>(fitting_panels, 1) * panel_cols, round_up(n, panel_cols));
+    cols = std::min(fitting_cols, round_up(n, panel_cols));
   }
 };
 
@@ -110,8 +113,10 @@ void product_of_blocks(const Backend& backend, const Lines& a, const Lines& b, c
     const Lines rows = some_of(a, row, blocking.rows);
     for (std::int64_t col = 0; col < b.count; col += blocking.cols) {
       const Lines cols = some_of(b, col, blocking.cols);
-      const Ahead ahead = ahead_of(some_of(b, col + blocking.cols, blocking.cols),
-                                   num_steps(rows.count, cols.count, blocking.num_tiles));
+      const Ahead ahead = blocking.brings_next
+                              ? ahead_of(some_of(b, col + blocking.cols, blocking.cols),
+                                         num_steps(rows.count, cols.count, blocking.num_tiles))
+                              : Ahead{};
       backend.pack_columns(cols, buffers.b.get());
       multiply_block(backend, rows, col == 0, cols.count, blocking.num_tiles, buffers,
                      c.at(row, col), ahead);
@@ -177,8 +182,8 @@ bool has_whole_lines(const Result& c, std::int64_t cols) {
 /// L2.
 bool changes_places(const Backend& backend, const Lines& a, const Lines& b, const Result& c) {
   if (b.interleaved || b.depth % tile_depth != 0 || b.depth > max_depth) return false;
-  return b.count > strip_rows && !c.bypasses_caches &&
-         a.count <= Blocking(backend, b.count, a.count, b.depth).cols;
+  const std::int64_t packed_bytes = round_up(a.count, panel_cols) * b.depth * 2;
+  return b.count > strip_rows && !c.bypasses_caches && packed_bytes <= backend.b_block_bytes;
 }
 
 }  // namespace
