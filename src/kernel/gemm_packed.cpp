@@ -179,11 +179,13 @@ bool has_whole_lines(const Result& c, std::int64_t cols) {
 }
 
 /// Whether C^T = B^T A^T is quicker: then the rows of B^T are read once, as all rows of A stay in
-/// L2.
+/// L2. With a short k turning the result would cost more than packing.
 bool changes_places(const Backend& backend, const Lines& a, const Lines& b, const Result& c) {
-  if (b.interleaved || b.depth % tile_depth != 0 || b.depth > max_depth) return false;
+  constexpr std::int64_t least_depth = 512;
+  if (b.interleaved || b.depth % tile_depth != 0 || c.bypasses_caches) return false;
   const std::int64_t packed_bytes = round_up(a.count, panel_cols) * b.depth * 2;
-  return b.count > strip_rows && !c.bypasses_caches && packed_bytes <= backend.b_block_bytes;
+  return b.depth >= least_depth && b.depth <= max_depth && b.count > strip_rows &&
+         packed_bytes <= backend.b_block_bytes;
 }
 
 }  // namespace
