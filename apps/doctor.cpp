@@ -33,6 +33,7 @@ int run(const GridOptions& options) {
   report.lines.emplace_back("Tessera", version_string());
   report.lines.emplace_back("built with", dependency_versions());
   examine_libraries(report);
+  examine_devices(report);
   examine_ranks(grid.world(), report);
   report.lines.emplace_back("arrays", "travel by " + comm::describe_device_transport());
   report.lines.emplace_back("grid", grid.describe());

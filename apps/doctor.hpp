@@ -19,6 +19,11 @@ struct DoctorReport {
 /// Versions and features of MPI, HDF5, Kokkos and oneDNN. local.
 void examine_libraries(DoctorReport& report);
 
+/// GPUs, their driver, and whether MPI knows their memory. local.
+void examine_devices(DoctorReport& report);
+/// PCI bus id of the GPU that this rank computes on; empty without one. local.
+std::string own_device();
+
 /// Ranks, nodes, cores, binding, threads, shared memory and memory. collective over world; the
 /// report is the same on all ranks.
 void examine_ranks(const comm::Communicator& world, DoctorReport& report);

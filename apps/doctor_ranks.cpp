@@ -11,6 +11,7 @@
 #include <cstring>
 #include <fstream>
 #include <map>
+#include <set>
 #include <string>
 
 #include "command.hpp"
@@ -26,6 +27,7 @@ constexpr double mib = 1024.0 * 1024.0;
 struct RankFacts {
   char host[64] = {};
   char instruction_set[32] = {};
+  char device[32] = {};  ///< bus id; empty without one
   cpu_set_t cores = {};
   std::int64_t num_threads = 1;
   std::int64_t shared_free_bytes = 0;
@@ -55,6 +57,7 @@ RankFacts look_around() {
   RankFacts facts;
   gethostname(facts.host, sizeof facts.host - 1);
   std::strncpy(facts.instruction_set, instruction_set().c_str(), sizeof facts.instruction_set - 1);
+  std::strncpy(facts.device, own_device().c_str(), sizeof facts.device - 1);
   sched_getaffinity(0, sizeof facts.cores, &facts.cores);
   facts.num_threads = num_threads_of_rank(facts.cores);
   struct statvfs shared {};
@@ -72,6 +75,7 @@ struct Node {
   RankFacts first;
   std::int64_t num_ranks = 0;
   std::int64_t num_threads = 0;         ///< of all its ranks
+  std::set<std::string> devices;        ///< of its ranks
   std::bitset<max_cores> cores;         ///< that any of its ranks may use
   std::int64_t num_cores_of_ranks = 0;  ///< summed over its ranks
   bool ranks_are_alike = true;          ///< each may use the same cores
@@ -80,6 +84,7 @@ struct Node {
 void add_rank(Node& node, const RankFacts& facts) {
   if (node.num_ranks == 0) node.first = facts;
   ++node.num_ranks;
+  if (facts.device[0] != '\0') node.devices.insert(facts.device);
   node.num_threads += facts.num_threads;
   node.num_cores_of_ranks += CPU_COUNT(&facts.cores);
   node.ranks_are_alike = node.ranks_are_alike && CPU_EQUAL(&node.first.cores, &facts.cores) != 0;
@@ -120,6 +125,13 @@ void judge_node(const std::string& host, const Node& node, DoctorReport& report)
         "{}: {} ranks have {} threads on {} core(s) (several times slower); set OMP_NUM_THREADS={}",
         host, node.num_ranks, node.num_threads, num_cores,
         std::max<std::int64_t>(1, num_cores / node.num_ranks)));
+  }
+  const auto num_devices = static_cast<std::int64_t>(node.devices.size());
+  if (num_devices > 0 && node.num_ranks > num_devices) {
+    report.warnings.push_back(
+        fmt::format("{}: {} ranks share {} GPU(s) (they take turns, and NCCL refuses two ranks on "
+                    "one); use one rank per GPU",
+                    host, node.num_ranks, num_devices));
   }
   if (node.num_ranks > 1 && static_cast<double>(node.first.shared_free_bytes) <
                                 32.0 * mib * static_cast<double>(node.num_ranks)) {

@@ -25,8 +25,8 @@ Batch make_batch(std::int64_t sequences, std::int64_t length, std::span<const st
   TESSERA_EXPECT(static_cast<std::int64_t>(labels.size()) == num_tokens);
   Batch batch{sequences, length, kernel::new_vector<std::int32_t>("tokens", num_tokens),
               kernel::new_vector<std::int64_t>("targets", num_tokens), 0};
-  const auto host_tokens = Kokkos::create_mirror_view(batch.tokens);
-  const auto host_targets = Kokkos::create_mirror_view(batch.targets);
+  const auto host_tokens = kernel::host_mirror(batch.tokens);
+  const auto host_targets = kernel::host_mirror(batch.targets);
   for (std::int64_t i = 0; i < num_tokens; ++i) {
     check_range("token", tokens[i], vocab_size, i, length);
     host_tokens(i) = static_cast<std::int32_t>(tokens[i]);

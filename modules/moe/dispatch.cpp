@@ -27,7 +27,7 @@ std::vector<std::int64_t> times(std::vector<std::int64_t> counts, std::int64_t w
 template <class T, class Fill>
 RowAddresses<T> addresses(std::int64_t num_rows, const Fill& fill) {
   const auto result = kernel::new_vector<kernel::RowAddress<T>>("row addresses", num_rows);
-  const auto host = Kokkos::create_mirror_view(result);
+  const auto host = kernel::host_mirror(result);
   std::int64_t row = 0;
   fill([&](T* first) { host(row++) = {first}; });
   TESSERA_EXPECT(row == num_rows);

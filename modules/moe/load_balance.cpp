@@ -17,9 +17,8 @@ void LoadBalance::add(const kernel::Execution& execution, const Routing& routing
 }
 
 void LoadBalance::finish(const comm::Communicator& world) {
-  const auto probability =
-      Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), probability_sum_);
-  const auto chosen = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), chosen_count_);
+  const auto probability = kernel::host_copy(probability_sum_);
+  const auto chosen = kernel::host_copy(chosen_count_);
   std::vector<double> sums{num_rows_};
   sums.insert(sums.end(), probability.data(), probability.data() + num_experts_);
   sums.insert(sums.end(), chosen.data(), chosen.data() + num_experts_);
@@ -37,7 +36,7 @@ void LoadBalance::finish(const comm::Communicator& world) {
 
 kernel::Vector<const float> LoadBalance::gradient(double scale) const {
   const auto gradient = kernel::new_vector<float>("load balance gradient", num_experts_);
-  const auto host = Kokkos::create_mirror_view(gradient);
+  const auto host = kernel::host_mirror(gradient);
   for (std::int64_t e = 0; e < num_experts_; ++e) {
     const double share = num_rows_ > 0 ? chosen_share_[e] / num_rows_ : 0.0;
     host(e) = static_cast<float>(scale * static_cast<double>(num_experts_) * share);

@@ -1,27 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// The index work of dispatch, on the host: counting sorts of K * T choices.
+// The index work of dispatch. The K * T choices are sorted where they are; the host has their
+// counts alone.
+#include <algorithm>
 #include <numeric>
 #include <tessera/moe/dispatch.hpp>
 
+#include "kernel/sort_by_key.hpp"
 #include "shared_plan.hpp"
 
 namespace tessera::moe {
 namespace {
-
-/// The values for the host. Waits for the kernels' stream alone: communication goes on.
-template <class V>
-auto host_copy(const V& view) {
-  const kernel::Execution execution;
-  if constexpr (Kokkos::SpaceAccessibility<Kokkos::HostSpace, kernel::Memory>::accessible) {
-    execution.fence();
-    return view;
-  } else {
-    const typename V::HostMirror host(kernel::uninitialized("host copy"), view.layout());
-    Kokkos::deep_copy(execution, host, view);
-    execution.fence();
-    return host;
-  }
-}
 
 /// offsets[i] = sum of the counts before i; one entry more than counts.
 std::vector<std::int64_t> exclusive_sums(const std::vector<std::int64_t>& counts) {
@@ -30,34 +18,31 @@ std::vector<std::int64_t> exclusive_sums(const std::vector<std::int64_t>& counts
   return offsets;
 }
 
-void count_choices(kernel::Matrix<const std::int32_t> index, std::int64_t num_experts,
-                   DispatchHandle& handle) {
-  const auto index_host = host_copy(index);
+/// As a list of choices, token after token.
+kernel::Vector<const std::int32_t> list_of(kernel::Matrix<const std::int32_t> index) {
+  return kernel::Vector<const std::int32_t>(index.data(), index.size());
+}
+
+/// All that the host learns of the choices: how many rows go to each expert.
+kernel::KeyCounts count_choices(kernel::Matrix<const std::int32_t> index, std::int64_t num_experts,
+                                DispatchHandle& handle) {
+  const kernel::KeyCounts counts =
+      kernel::count_keys(kernel::Execution(), list_of(index), num_experts);
+  const auto load = kernel::host_copy(counts.count);
   handle.num_send = static_cast<std::int64_t>(index.size());
-  handle.local_load.assign(num_experts, 0);
-  for (std::size_t t = 0; t < index.extent(0); ++t) {
-    for (std::size_t k = 0; k < index.extent(1); ++k) ++handle.local_load[index_host(t, k)];
-  }
+  handle.local_load.assign(load.data(), load.data() + num_experts);
+  return counts;
 }
 
 /// Sending order: choices sorted by expert, hence by rank, since ranks hold consecutive experts.
-void sort_choices(kernel::Matrix<const std::int32_t> index, DispatchHandle& handle) {
-  const auto index_host = host_copy(index);
+void sort_choices(kernel::Matrix<const std::int32_t> index, const kernel::KeyCounts& counts,
+                  DispatchHandle& handle) {
   const std::int64_t num_tokens = index.extent(0), top_k = index.extent(1);
-  std::vector<std::int64_t> next = exclusive_sums(handle.local_load);
   handle.send_token = kernel::new_vector<std::int32_t>("dispatch send_token", handle.num_send);
   handle.slot = kernel::new_matrix<std::int32_t>("dispatch slot", num_tokens, top_k);
-  const auto send_token = Kokkos::create_mirror_view(handle.send_token);
-  const auto slot = Kokkos::create_mirror_view(handle.slot);
-  for (std::int64_t t = 0; t < num_tokens; ++t) {
-    for (std::int64_t k = 0; k < top_k; ++k) {
-      const std::int64_t row = next[index_host(t, k)]++;
-      slot(t, k) = static_cast<std::int32_t>(row);
-      send_token(row) = static_cast<std::int32_t>(t);
-    }
-  }
-  Kokkos::deep_copy(kernel::Execution(), handle.slot, slot);
-  Kokkos::deep_copy(kernel::Execution(), handle.send_token, send_token);
+  kernel::sort_by_key(kernel::Execution(), list_of(index), counts, top_k,
+                      kernel::Vector<std::int32_t>(handle.slot.data(), handle.num_send),
+                      handle.send_token);
 }
 
 /// handle.arriving_count by messages.
@@ -88,30 +73,37 @@ void count_per_rank(const BlockDistribution& blocks, std::int64_t num_local,
       std::accumulate(handle.arriving_count.begin(), handle.arriving_count.end(), std::int64_t{0});
 }
 
+kernel::Vector<const std::int32_t> on_device(const char* label,
+                                             const std::vector<std::int32_t>& values) {
+  const auto array = kernel::new_vector<std::int32_t>(label, std::ssize(values));
+  const auto mirror = kernel::host_mirror(array);
+  std::copy(values.begin(), values.end(), mirror.data());
+  Kokkos::deep_copy(kernel::Execution(), array, mirror);
+  return array;
+}
+
 /// Arrival order is (source, expert); experts want (expert, source).
 void group_by_expert(std::int64_t num_sources, std::int64_t num_local, DispatchHandle& handle) {
   const std::vector<std::int64_t>& arriving = handle.arriving_count;
   std::vector<std::int64_t> load(num_local, 0);
   for (std::size_t i = 0; i < arriving.size(); ++i) load[i % num_local] += arriving[i];
   handle.expert_offset = exclusive_sums(load);
+  if (num_sources == 1) return;  // the same order
 
-  handle.row_expert = kernel::new_vector<std::int32_t>("dispatch row_expert", handle.num_received);
-  handle.grouped_order = kernel::new_vector<std::int32_t>("dispatch order", handle.num_received);
-  const auto row_expert = Kokkos::create_mirror_view(handle.row_expert);
-  const auto order = Kokkos::create_mirror_view(handle.grouped_order);
   std::vector<std::int64_t> next = handle.expert_offset;
+  std::vector<std::int32_t> first_grouped, first_arriving, size;
   std::int64_t arrival_row = 0;
-  for (std::int64_t source = 0; source < num_sources; ++source) {
-    for (std::int64_t expert = 0; expert < num_local; ++expert) {
-      for (std::int64_t n = arriving[source * num_local + expert]; n > 0; --n) {
-        const std::int64_t row = next[expert]++;
-        order(row) = static_cast<std::int32_t>(arrival_row++);
-        row_expert(row) = static_cast<std::int32_t>(expert);
-      }
-    }
+  for (std::size_t i = 0; i < arriving.size(); ++i) {
+    first_grouped.push_back(static_cast<std::int32_t>(next[i % num_local]));
+    first_arriving.push_back(static_cast<std::int32_t>(arrival_row));
+    size.push_back(static_cast<std::int32_t>(arriving[i]));
+    next[i % num_local] += arriving[i];
+    arrival_row += arriving[i];
   }
-  Kokkos::deep_copy(kernel::Execution(), handle.row_expert, row_expert);
-  Kokkos::deep_copy(kernel::Execution(), handle.grouped_order, order);
+  handle.grouped_order = kernel::new_vector<std::int32_t>("dispatch order", handle.num_received);
+  kernel::number_blocks(kernel::Execution(), on_device("dispatch first grouped", first_grouped),
+                        on_device("dispatch first arriving", first_arriving),
+                        on_device("dispatch block sizes", size), handle.grouped_order);
 }
 
 }  // namespace
@@ -122,14 +114,14 @@ DispatchHandle plan_dispatch(TokenExchange& exchange, std::int64_t num_experts,
   const BlockDistribution blocks{num_experts, axis.size()};
   const std::int64_t num_local = blocks.count(axis.rank());
   DispatchHandle handle;
-  count_choices(index, num_experts, handle);
+  const kernel::KeyCounts load = count_choices(index, num_experts, handle);
   handle.plan_number = exchange.next_plan();
   if (exchange.reserve(Area::plan, plan_bytes(num_experts))) {
-    sort_choices(index, handle);
+    sort_choices(index, load, handle);
     share_plans(exchange, blocks, index.extent(0), handle);
   } else {
     comm::Request counts = start_exchanging_counts(axis, blocks, handle);
-    sort_choices(index, handle);
+    sort_choices(index, load, handle);
     counts.wait();
   }
   count_per_rank(blocks, num_local, handle);

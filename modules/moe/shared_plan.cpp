@@ -71,7 +71,7 @@ bool write_order(const TokenExchange& exchange, const DispatchHandle& handle) {
   if (bytes > exchange.capacity_bytes(Area::order)) return false;
   if (bytes == 0) return true;
   std::memcpy(exchange.memory<std::int32_t>(Area::order, exchange.axis().rank()),
-              handle.send_token.data(), static_cast<std::size_t>(bytes));
+              kernel::host_copy(handle.send_token).data(), static_cast<std::size_t>(bytes));
   return true;
 }
 

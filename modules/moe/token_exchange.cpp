@@ -24,14 +24,12 @@ std::int64_t with_reserve(std::int64_t bytes) {
   return (bytes + bytes / 4 + page_bytes - 1) / page_bytes * page_bytes;
 }
 
-constexpr bool host_memory =
-    Kokkos::SpaceAccessibility<kernel::Execution, Kokkos::HostSpace>::accessible;
-
 }  // namespace
 
 bool TokenExchange::is_shared() {
   if (!is_shared_) {
-    is_shared_ = host_memory && !axis_.has_device_collectives() && axis_.size() > 1 &&
+    is_shared_ = kernel::host_sees_memory() && !axis_.has_device_collectives() &&
+                 axis_.size() > 1 &&
                  axis_.split_node("expert axis on this node").size() == axis_.size();
     if (*is_shared_) arrivals_ = comm::SharedCounters::allocate(axis_, 1);
     is_shared_ = arrivals_.has_value();

@@ -60,7 +60,7 @@ void add_datasets(const zero3::ParameterStore<T>& store, const ModelSource& mode
 void write_shard(checkpoint::Hdf5Writer& writer, const char* group,
                  const std::vector<Parameter>& parameters, const std::vector<Slice>& slices,
                  const Vector<float>& shard) {
-  const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), shard);
+  const auto host = kernel::host_copy(shard);
   writer.write(group, parameters, slices, std::span<const float>(host.data(), host.size()));
 }
 
@@ -202,7 +202,7 @@ LoadReport load_parameters(const comm::ProcessGrid& grid, ModelSource& model,
   ProgressBar bar = bar_for("loading", store, stored_bytes(model), bytes_of);
   for (std::size_t i = 0; i < store.num_units(); ++i) {
     const zero3::Unit& unit = store.unit(i);
-    const auto host = Kokkos::create_mirror_view(unit.master());
+    const auto host = kernel::host_mirror(unit.master());
     report += load_unit(grid, model, i, unit, span_of(host), load);
     Kokkos::deep_copy(unit.master(), host);
     bar.add(bytes_of(i));
@@ -222,7 +222,7 @@ LoadReport load_optimizer(const comm::ProcessGrid& grid, Hdf5Source& source,
     const UnitParts parts = trainable(unit);
     for (const auto& [group, shard] : {std::pair(exp_avg_group, unit.exp_avg()),
                                        std::pair(exp_avg_sq_group, unit.exp_avg_sq())}) {
-      const auto host = Kokkos::create_mirror_view(shard);
+      const auto host = kernel::host_mirror(shard);
       report +=
           source.load_group(grid, group, parts.parameters, parts.slices, span_of(host), options);
       Kokkos::deep_copy(shard, host);
@@ -284,7 +284,7 @@ std::int64_t save_hugging_face(const comm::ProcessGrid& grid, const zero3::Param
       bar_for("exporting", store, element_bytes * num_elements_of_all(store), bytes_of);
   for (std::size_t i = 0; i < store.num_units(); ++i) {
     const zero3::Unit& unit = store.unit(i);
-    const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), unit.master());
+    const auto host = kernel::host_copy(unit.master());
     writer.write(unit.slices(), std::span<const float>(host.data(), host.size()), model.scales);
     bar.add(bytes_of(i));
   }

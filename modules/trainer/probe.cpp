@@ -45,7 +45,7 @@ void write_units(ReportFile& report, const char* group, const zero3::ParameterSt
                  const Shard& shard_of) {
   for (std::size_t i = 0; i < store.num_units(); ++i) {
     const zero3::Unit& unit = store.unit(i);
-    const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), shard_of(unit));
+    const auto host = kernel::host_copy(shard_of(unit));
     const UnitParts parts = trainable(unit);
     report.write_parameters(group, parts.parameters, parts.slices,
                             std::span<const float>(host.data(), host.size()));

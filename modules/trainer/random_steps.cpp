@@ -15,7 +15,7 @@ template <class T>
 void initialize_all(zero3::ParameterStore<T>& store, double standard_deviation) {
   for (std::size_t i = 0; i < store.num_units(); ++i) {
     zero3::Unit& unit = store.unit(i);
-    const auto host = Kokkos::create_mirror_view(unit.master());
+    const auto host = kernel::host_mirror(unit.master());
     for (const Slice& slice : unit.slices()) {
       initialize(slice, checkpoint::Initialisation::as_model, standard_deviation,
                  std::span<float>(host.data(), host.size()));

@@ -26,7 +26,7 @@ BufferPool::Loan BufferPool::borrow(std::int64_t bytes) {
     buffer = *best;
     s.free.erase(best);
   } else {
-    buffer = Bytes(kernel::uninitialized("zero3 buffer"), bytes);
+    buffer = kernel::allocate<Bytes>("zero3 buffer", bytes);
     s.reserved += bytes;
   }
   const auto capacity = static_cast<std::int64_t>(buffer.size());

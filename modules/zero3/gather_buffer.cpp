@@ -11,9 +11,9 @@ kernel::Vector<const float> gather_buffer(const Unit& unit, std::string_view suf
   const auto parameter = std::find_if(unit.parameters().begin(), unit.parameters().end(),
                                       [&](const Parameter& p) { return p.name.ends_with(suffix); });
   TESSERA_EXPECT(parameter != unit.parameters().end());
-  const auto master = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), unit.master());
-  const kernel::Vector<float> whole("buffer", parameter->size());
-  const auto host = Kokkos::create_mirror_view(whole);
+  const auto master = kernel::host_copy(unit.master());
+  const auto whole = kernel::allocate_zeros<kernel::Vector<float>>("buffer", parameter->size());
+  const auto host = kernel::host_mirror(whole);
   for (const Slice& slice : unit.slices()) {
     if (slice.parameter != &*parameter) continue;
     std::copy_n(master.data() + slice.shard_offset, slice.size(), host.data() + slice.begin);

@@ -70,7 +70,8 @@ void GatheredUnits<T>::place_alone(Unit& unit, State& state) {
   if constexpr (std::is_same_v<T, float>) {
     state.whole = unit.master().data();  // the shard is the whole unit
   } else {
-    state.private_copy = kernel::Vector<T>("parameters " + unit.name(), unit.layout().flat_size());
+    state.private_copy = kernel::allocate_zeros<kernel::Vector<T>>("parameters " + unit.name(),
+                                                                   unit.layout().flat_size());
     state.whole = state.private_copy.data();
   }
 }

@@ -3,6 +3,8 @@
 
 #include <array>
 
+#include "kernel/allocate.hpp"
+
 namespace tessera::zero3 {
 namespace {
 
@@ -19,7 +21,9 @@ bool is_regular(const comm::Communicator& group, const comm::Communicator& node)
 }  // namespace
 
 std::unique_ptr<NodeGroup> NodeGroup::make(const comm::Communicator& group, std::size_t num_units) {
-  if (group.size() == 1 || group.has_device_collectives()) return nullptr;
+  if (group.size() == 1 || group.has_device_collectives() || !kernel::host_sees_memory()) {
+    return nullptr;
+  }
   comm::Communicator node = group.split_node(group.name() + " on this node");
   if (!is_regular(group, node) || node.size() == 1) return nullptr;
   std::unique_ptr<NodeGroup> made(new NodeGroup(group, std::move(node)));

@@ -63,6 +63,25 @@ function(tessera_add_nccl_twin area topic)
   endforeach()
 endfunction()
 
+# tessera_check_device_memory(<area> <topic> NP 1 2 ... [LIBRARIES targets] [TIMEOUT seconds] [ENVIRONMENT A=b ...])
+# Like tessera_add_test, under <area>/<topic>_on_device:np<n>, in a run that checks device memory; without
+# LIBRARIES it is a test that exists, once more.
+function(tessera_check_device_memory area topic)
+  cmake_parse_arguments(arg "" "TIMEOUT" "NP;LIBRARIES;ENVIRONMENT" ${ARGN})
+  set(target test_${area}_${topic})
+  if(arg_LIBRARIES)
+    tessera_add_test(${area} ${topic} LIBRARIES ${arg_LIBRARIES})
+  endif()
+  if(NOT arg_TIMEOUT)
+    set(arg_TIMEOUT 60)
+  endif()
+  foreach(np IN LISTS arg_NP)
+    set(name ${area}/${topic}_on_device:np${np})
+    tessera_register_test(${name} ${np} ${arg_TIMEOUT} "${area};np${np};device_memory" $<TARGET_FILE:${target}>)
+    set_property(TEST ${name} APPEND PROPERTY ENVIRONMENT TESSERA_DEVICE_MEMORY_CHECK=1 ${arg_ENVIRONMENT})
+  endforeach()
+endfunction()
+
 # What every test runs under, those of the program included. Threads that wait sleep: there are more than cores.
 set(TESSERA_TEST_THREADS 1 CACHE STRING "OpenMP threads of each rank in the tests")
 file(STRINGS ${PROJECT_SOURCE_DIR}/share/setup/mpi_environment tessera_test_environment REGEX "^[A-Z]")

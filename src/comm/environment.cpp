@@ -13,6 +13,7 @@
 #include "base/error.hpp"
 #include "base/log.hpp"
 #include "comm/collectives.hpp"
+#include "comm/devices.hpp"
 #include "comm/watchdog.hpp"
 
 namespace tessera::comm {
@@ -36,6 +37,22 @@ int start_mpi(int& argc, char**& argv) {
   int level = 0;
   check_mpi(MPI_Init_thread(&argc, &argv, MPI_THREAD_MULTIPLE, &level), "MPI_Init_thread");
   return level;
+}
+
+constexpr bool kernels_run_on_host =
+    Kokkos::SpaceAccessibility<Kokkos::HostSpace,
+                               Kokkos::DefaultExecutionSpace::memory_space>::accessible;
+
+/// MPI is asked only by who started it: in another's program not all ranks may come here.
+int rank_on_node(bool may_ask) {
+  if (!may_ask) return launcher_rank_on_node().value_or(0);
+  MPI_Comm node = MPI_COMM_NULL;
+  int rank = 0;
+  check_mpi(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node),
+            "MPI_Comm_split_type");
+  check_mpi(MPI_Comm_rank(node, &rank), "MPI_Comm_rank");
+  MPI_Comm_free(&node);
+  return rank;
 }
 
 bool mpi_is_running() {
@@ -82,6 +99,7 @@ Environment::Environment(int& argc, char**& argv, EnvironmentOptions options)
   set_log_rank(rank, size);
   set_job_rank(rank);
   if (!Kokkos::is_initialized()) {
+    if constexpr (!kernels_run_on_host) choose_device(rank_on_node(started_mpi_));
     Kokkos::initialize(argc, argv);
     started_kokkos_ = true;
   }

@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "base/device_access.hpp"
+#include "base/device_memory.hpp"
 #include "base/error.hpp"
 #include "kernel/gemm_contract.hpp"
 #include "kernel/gemm_onednn.hpp"
@@ -101,6 +102,7 @@ void gemm_batched(const Execution& execution, std::int64_t batch, Operand<const 
   if (batch == 0 || c.rows == 0 || c.cols == 0) return;
   execution.fence();  // the operands may still be being written
   const DeviceAccess access("gemm", c.data, 0);
+  const DeviceWork work("gemm", {a.data, b.data, c.data});
   if (a.op_cols() == 0) {
     if (into != Into::accumulate) fill_zeros(batch, c, c_batch_stride);
     return;
@@ -129,6 +131,7 @@ template <class T, class TC>
 void gemm_with_bias(const Execution& execution, Operand<const T> a, Operand<const T> b,
                     const T* bias, Operand<TC> c) {
   if (bias == nullptr) return gemm(execution, a, b, c);
+  const DeviceWork work("gemm_with_bias", {a.data, b.data, bias, c.data});
   if constexpr (std::is_same_v<T, bf16>) {
     const packed::Backend* const backend = bf16_backend();
     if (backend != nullptr && c.rows > 0 && c.cols > 0 && a.op_cols() > 0) {

@@ -8,9 +8,8 @@ namespace tessera::kernel {
 
 /// parts[0] + parts[1] + ..., on the host; waits for `execution`. local.
 inline double ordered_sum(const Execution& execution, const Vector<double>& parts) {
-  const auto host = Kokkos::create_mirror_view(Kokkos::HostSpace(), parts);
-  Kokkos::deep_copy(execution, host, parts);
   execution.fence();
+  const auto host = host_copy(parts);
   double sum = 0.0;
   for (std::size_t i = 0; i < host.extent(0); ++i) sum += host(i);
   return sum;

@@ -111,10 +111,10 @@ RopeFrequencies llama3_frequencies(const Llama3Options& options) {
 
 RopeTable make_rope_table(const RopeFrequencies& frequencies, std::int64_t length) {
   const std::int64_t half = static_cast<std::int64_t>(frequencies.inverse.size());
-  RopeTable table{Matrix<float>(uninitialized("tessera::rope_cosine"), length, half),
-                  Matrix<float>(uninitialized("tessera::rope_sine"), length, half)};
-  const auto cosine = Kokkos::create_mirror_view(table.cosine);
-  const auto sine = Kokkos::create_mirror_view(table.sine);
+  RopeTable table{allocate<Matrix<float>>("tessera::rope_cosine", length, half),
+                  allocate<Matrix<float>>("tessera::rope_sine", length, half)};
+  const auto cosine = host_mirror(table.cosine);
+  const auto sine = host_mirror(table.sine);
   for (std::int64_t s = 0; s < length; ++s) {
     for (std::int64_t i = 0; i < half; ++i) {
       const float angle = static_cast<float>(s) * static_cast<float>(frequencies.inverse[i]);

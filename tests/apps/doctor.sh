@@ -5,10 +5,12 @@ source "$(dirname "${BASH_SOURCE[0]}")/check.sh"
 
 run 2 doctor --expert 2
 expect_code 0
-for subject in MPI HDF5 Kokkos oneDNN ranks memory grid; do expect_output "$subject"; done
+for subject in MPI HDF5 Kokkos oneDNN devices ranks memory grid; do expect_output "$subject"; done
 expect_output "parallel"
 expect_output "2 on 1 node(s)"
 expect_once "Kokkos    "
+expect_output "none: this Tessera was built without CUDA"
+expect_output "pointers to device memory"
 
 # More ranks than cores, and more threads than cores.
 num_cores=$(env -u OMP_NUM_THREADS nproc) # nproc itself obeys OMP_NUM_THREADS

@@ -4,9 +4,11 @@
 // on every grid.
 #include <algorithm>
 #include <catch2/catch.hpp>
+#include <cstdlib>
 #include <filesystem>
 #include <map>
 #include <set>
+#include <sstream>
 #include <tessera/trainer/probe.hpp>
 
 #include "golden_file.hpp"
@@ -25,12 +27,24 @@ struct Tolerance {
   double parameter = 1e-5;
 };
 
+/// Whether TESSERA_GOLDEN, names with commas between, has it, or is not set.
+bool is_wanted(const std::string& name) {
+  const char* const wanted = std::getenv("TESSERA_GOLDEN");
+  if (wanted == nullptr) return true;
+  std::istringstream names(wanted);
+  for (std::string each; std::getline(names, each, ',');) {
+    if (each == name) return true;
+  }
+  return false;
+}
+
 /// Names of the folders that have a golden file with this group ("grad": all of them), sorted.
 std::vector<std::string> goldens_with(const std::string& group) {
   std::set<std::string> names;
   for (const auto& folder : std::filesystem::directory_iterator(golden_directory)) {
     const auto file = folder.path() / "golden.h5";
-    if (std::filesystem::exists(file) && ResultFile(file.string()).has(group)) {
+    if (is_wanted(folder.path().filename()) && std::filesystem::exists(file) &&
+        ResultFile(file.string()).has(group)) {
       names.insert(folder.path().filename());
     }
   }

@@ -24,8 +24,7 @@ struct DispatchHandle {
   kernel::Vector<std::int32_t> send_token;  ///< [N_send] token of each row sent
   kernel::Matrix<std::int32_t> slot;        ///< [T, K] row of each choice in sending order
   kernel::Vector<std::int32_t>
-      grouped_order;  ///< [N] arrival row of each grouped row; empty if the same
-  kernel::Vector<std::int32_t> row_expert;  ///< [N] local expert of each grouped row
+      grouped_order;  ///< [N] arrival row of each grouped row; empty on an axis of one rank
   std::vector<std::int64_t> expert_offset;  ///< [local experts + 1] first grouped row of each
   std::vector<std::int64_t> local_load;     ///< [all experts] rows that this rank sends to each
 
