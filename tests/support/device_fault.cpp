@@ -8,11 +8,7 @@
 #include <cstdlib>
 #include <stdexcept>
 
-#include "base/device_memory.hpp"
-
 namespace tessera::test {
-
-bool checks_device_memory() { return device_memory_is_checked(); }
 
 void touch(const void* data) { (void)*static_cast<const volatile char*>(data); }
 

@@ -7,9 +7,6 @@
 
 namespace tessera::test {
 
-/// Whether this run checks device memory: the tests of it are registered so.
-bool checks_device_memory();
-
 /// Runs the body in a copy of this process (which talks to no other rank) and returns what it says
 /// on stdout and stderr; "it went on" if the body returned, "it ended by signal N" if one ended it.
 /// local.
