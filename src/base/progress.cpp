@@ -33,21 +33,21 @@ std::string describe_progress(std::int64_t done_bytes, std::int64_t total_bytes,
   return text;
 }
 
-ProgressBar::ProgressBar(std::string what, std::int64_t own_bytes, std::int64_t total_bytes)
+ProgressBar::ProgressBar(std::string what, std::int64_t own_bytes, std::int64_t total_bytes,
+                         Clock::time_point start)
     : what_(std::move(what)),
       own_bytes_(std::max<std::int64_t>(own_bytes, 1)),
       total_bytes_(total_bytes),
       is_terminal_(logs_to_terminal()),
-      start_(Clock::now()),
+      start_(start),
       last_(start_) {}
 
 ProgressBar::~ProgressBar() {
   if (has_line_) std::fputs(clear_line, stderr);
 }
 
-void ProgressBar::at(std::int64_t done_bytes) {
+void ProgressBar::at(std::int64_t done_bytes, Clock::time_point now) {
   done_bytes_ = std::min(done_bytes, own_bytes_);
-  const auto now = Clock::now();
   if (now - start_ < quiet_time || now - last_ < (is_terminal_ ? terminal_interval : log_interval))
     return;
   last_ = now;

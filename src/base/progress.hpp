@@ -20,18 +20,20 @@ std::string describe_progress(std::int64_t done_bytes, std::int64_t total_bytes,
 /// communicated. Made and asked on every rank. All members are local.
 class ProgressBar {
  public:
+  using Clock = std::chrono::steady_clock;
+
   /// `what`: "loading"; `own_bytes`: of rank 0; `total_bytes`: of all ranks.
-  ProgressBar(std::string what, std::int64_t own_bytes, std::int64_t total_bytes);
+  ProgressBar(std::string what, std::int64_t own_bytes, std::int64_t total_bytes,
+              Clock::time_point start = Clock::now());
   ~ProgressBar();  ///< clears the line
   ProgressBar(const ProgressBar&) = delete;
   ProgressBar& operator=(const ProgressBar&) = delete;
 
   void add(std::int64_t bytes) { at(done_bytes_ + bytes); }
   /// So many of the own bytes are done.
-  void at(std::int64_t done_bytes);
+  void at(std::int64_t done_bytes, Clock::time_point now = Clock::now());
 
  private:
-  using Clock = std::chrono::steady_clock;
   std::string what_;
   std::int64_t own_bytes_, total_bytes_, done_bytes_ = 0;
   bool is_terminal_, has_line_ = false;
