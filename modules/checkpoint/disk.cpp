@@ -41,14 +41,16 @@ double gib(std::int64_t bytes) { return double(bytes) / double(1 << 30); }
 OutputFile::OutputFile(const std::filesystem::path& path, int world_rank)
     : name_(path.string()),
       descriptor_(::open(path.c_str(), O_WRONLY | O_CLOEXEC)),
-      is_full_(fault_injected("diskfull", world_rank)) {
+      is_full_(fault_injected("diskfull", world_rank)),
+      is_unsynced_(fault_injected("unsynced", world_rank)) {
   if (descriptor_ < 0) fail(ErrorKind::file, "{}: {}", name_, std::strerror(errno));
 }
 
 OutputFile::OutputFile(OutputFile&& other) noexcept
     : name_(std::move(other.name_)),
       descriptor_(std::exchange(other.descriptor_, -1)),
-      is_full_(other.is_full_) {}
+      is_full_(other.is_full_),
+      is_unsynced_(other.is_unsynced_) {}
 
 OutputFile::~OutputFile() {
   if (descriptor_ >= 0) ::close(descriptor_);
@@ -66,7 +68,8 @@ void OutputFile::write_at(std::int64_t offset, std::span<const std::byte> bytes)
 }
 
 void OutputFile::flush() const {
-  if (::fsync(descriptor_) != 0)
+  if (is_unsynced_) errno = EIO;
+  if (is_unsynced_ || ::fsync(descriptor_) != 0)
     fail(ErrorKind::file, "fsync of {}: {}", name_, std::strerror(errno));
 }
 

@@ -8,8 +8,9 @@
 namespace tessera::checkpoint {
 
 /// True if TESSERA_FAULT (a comma-separated list of `<kind>:<world rank>`) names this kind on this
-/// rank. Kinds: `unreadable` (opening a tensor file fails), `diskfull` (no space for a checkpoint).
-/// local.
+/// rank. Kinds: `unreadable` (opening a tensor file fails), `diskfull` (no space for a checkpoint),
+/// `unsynced` (fsync of what was written fails), `noexchange` (two directories cannot change places
+/// in one step). local.
 bool fault_injected(std::string_view kind, int rank);
 
 }  // namespace tessera::checkpoint

@@ -7,6 +7,7 @@
 #include "hdf5_file.hpp"
 #include "hdf5_record.hpp"
 #include "hdf5_types.hpp"
+#include "tessera/checkpoint/disk.hpp"
 
 namespace tessera::checkpoint {
 namespace {
@@ -59,6 +60,18 @@ void require_specs(std::span<const DatasetSpec> datasets, const EmbeddedFiles& f
     }
   }
   for (const auto& [name, content] : files) require(name);
+}
+
+void require_sizes(const FileList& files) {
+  std::int64_t sum = 0;
+  for (const auto& [name, bytes] : files) {
+    sum += bytes;
+    if (sum <= embedded_limit_bytes) continue;
+    fail(ErrorKind::usage,
+         "the files to be embedded have more than {:.0f} GiB, '{}' included (no program would read "
+         "the checkpoint again) take what is no part of the model out of its directory",
+         gib(embedded_limit_bytes), name);
+  }
 }
 
 std::int64_t needed_bytes(std::span<const DatasetSpec> datasets, const FileList& files) {

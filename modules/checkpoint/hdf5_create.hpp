@@ -21,6 +21,9 @@ std::int64_t num_fingerprints(const Parameter& parameter);
 /// origin that the format does not know. local.
 void require_specs(std::span<const DatasetSpec> datasets, const EmbeddedFiles& files);
 
+/// Throws Error::usage if they are more than a reader accepts. local.
+void require_sizes(const FileList& files);
+
 /// Size of a file of these datasets, at most. local.
 std::int64_t needed_bytes(std::span<const DatasetSpec> datasets, const FileList& files);
 

@@ -16,7 +16,6 @@
 namespace tessera::checkpoint {
 namespace {
 
-constexpr std::int64_t embedded_limit_bytes = 1 << 30;  // of all embedded files together
 constexpr std::size_t max_datasets = 1'000'000;  // hard links could repeat one any number of times
 constexpr std::int64_t first_with_fingerprints = 2;  // version of the format
 

@@ -40,6 +40,9 @@ FileDescription broadcast_description(const comm::Communicator& world,
 /// `state` of rank 0 on all ranks. collective over world; errors are agreed.
 TrainingState broadcast_state(const comm::Communicator& world, const TrainingState& state);
 
+/// Of all embedded files together; no file has more, whoever writes or reads it.
+inline constexpr std::int64_t embedded_limit_bytes = 1 << 30;
+
 /// Name and length of each embedded file [bytes].
 using FileList = std::vector<std::pair<std::string, std::int64_t>>;
 

@@ -92,10 +92,10 @@ void reserve_partial(const comm::Communicator& world, const fs::path& path,
 }
 
 void commit_partial(const comm::Communicator& world, const fs::path& path) {
+  const fs::path partial = partial_path(path);
+  comm::agreed(world, "flush checkpoint", [&] { OutputFile(partial, world.rank()).flush(); });
   comm::agreed(world, "commit checkpoint", [&] {
     if (world.rank() != 0) return;
-    const fs::path partial = partial_path(path);
-    fsync_path(partial);
     if (::rename(partial.c_str(), path.c_str()) != 0) {
       fail(ErrorKind::file, "cannot rename {} to {}: {}", partial.string(), path.string(),
            std::strerror(errno));

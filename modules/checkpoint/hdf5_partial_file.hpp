@@ -26,8 +26,9 @@ void prepare_partial(const comm::Communicator& world, const std::filesystem::pat
 void reserve_partial(const comm::Communicator& world, const std::filesystem::path& path,
                      std::int64_t file_bytes);
 
-/// Rank 0 fsyncs the partial file, renames it over `path` and fsyncs the directory. collective over
-/// world; errors are agreed.
+/// Each rank fsyncs the partial file, for what it wrote may still be in the memory of its node;
+/// then rank 0 renames it over `path` and fsyncs the directory. collective over world; errors are
+/// agreed.
 void commit_partial(const comm::Communicator& world, const std::filesystem::path& path);
 
 }  // namespace tessera::checkpoint

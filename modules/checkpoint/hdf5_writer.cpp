@@ -275,6 +275,7 @@ Hdf5Writer::Hdf5Writer(const comm::Communicator& world, std::filesystem::path pa
   require_specs(datasets, files);
   const TrainingState agreed_state = broadcast_state(world, state);
   const FileList list = broadcast_file_list(world, files);
+  require_sizes(list);
   impl_ = std::make_unique<Impl>(world, std::move(path), resolved(world, transfer));
   prepare_partial(world, impl_->path, needed_bytes(datasets, list));
   comm::agreed(world, "create checkpoint", [&] { impl_->create(datasets, agreed_state, list); });
@@ -321,13 +322,7 @@ void Hdf5Writer::commit(const FingerprintTable* expected) {
   FingerprintTable::sum(world, tables);
   impl_->require_complete();
   if (expected != nullptr) impl_->require_equal(*expected);
-  comm::agreed(world, "store fingerprints", [&] {
-    impl_->elements->flush();
-    impl_->store_fingerprints();
-  });
-  comm::agreed(world, "flush checkpoint", [&] {
-    hdf5_check(H5Fflush(impl_->file.get(), H5F_SCOPE_GLOBAL), "flushing the checkpoint");
-  });
+  comm::agreed(world, "store fingerprints", [&] { impl_->store_fingerprints(); });
   comm::agreed(world, "close checkpoint",
                [&] { hdf5_check(impl_->close_file(), "closing the checkpoint"); });
   commit_partial(world, impl_->path);

@@ -8,10 +8,12 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <optional>
 
 #include "comm/agree.hpp"
+#include "fault.hpp"
 #include "tessera/checkpoint/hugging_face_writer.hpp"
 
 namespace tessera::checkpoint {
@@ -72,16 +74,29 @@ void fsync_directory(const fs::path& path) {
   if (!to_disk(path)) fail_errno("fsync of " + path.string());
 }
 
-/// A directory cannot be renamed over one that is not empty: the old one steps aside first.
+/// Two directories change places in one step; false where the file system does not know how.
+bool exchange(const fs::path& one, const fs::path& other) {
+#ifdef RENAME_EXCHANGE
+  if (!fault_injected("noexchange", 0))
+    return ::renameat2(AT_FDCWD, one.c_str(), AT_FDCWD, other.c_str(), RENAME_EXCHANGE) == 0;
+#endif
+  return false;
+}
+
+/// A directory cannot be renamed over one that is not empty. They change places, so that a whole
+/// one has the name at any time, or the old one steps aside first. It goes when the new name is on
+/// disk.
 void put_in_place(const fs::path& partial, const fs::path& path) {
   const fs::path replaced = path.string() + ".replaced";
   const bool has_old = fs::exists(path) && !fs::is_empty(path);
-  if (has_old) {
+  const bool exchanged = has_old && exchange(partial, path);
+  if (has_old && !exchanged) {
     fs::remove_all(replaced);
     fs::rename(path, replaced);
   }
-  fs::rename(partial, path);
-  if (has_old) fs::remove_all(replaced);
+  if (!exchanged) fs::rename(partial, path);
+  fsync_directory(path.parent_path());
+  if (has_old) fs::remove_all(exchanged ? partial : replaced);
 }
 
 /// Absolute and without a slash at the end, so that a suffix makes a sibling of it. A link to a
@@ -144,7 +159,6 @@ void OutputDirectory::commit(std::span<const OutputFileSpec> files) {
     fsync_directory(partial_);
     put_in_place(partial_, path_);
     is_begun_ = false;
-    fsync_directory(path_.parent_path());
   });
 }
 

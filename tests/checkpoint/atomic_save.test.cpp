@@ -167,6 +167,23 @@ TEST_CASE("a full disk is found before anything is written") {
   require_intact(grid, checkpoint, path);
 }
 
+TEST_CASE("a save is not done until every rank has its part on disk") {
+  const ProcessGrid grid(MPI_COMM_WORLD, {1});
+  const test::TemporaryDirectory directory(grid.world());
+  const fs::path path = directory / "model.h5";
+  const Checkpoint checkpoint;
+  checkpoint.save(grid, path);
+  const int last = grid.world().size() - 1;
+  setenv("TESSERA_FAULT", fmt::format("unsynced:{}", last).c_str(), 1);
+  const std::string message =
+      test::same_error(grid.world(), ErrorKind::file, [&] { checkpoint.save(grid, path); });
+  unsetenv("TESSERA_FAULT");
+  CHECK_THAT(message, Contains("fsync of " + path.string() + ".partial: Input/output error"));
+  if (last > 0) CHECK_THAT(message, Contains(fmt::format("[rank {} of", last)));
+  CHECK_FALSE(exists(grid, path.string() + ".partial"));
+  require_intact(grid, checkpoint, path);
+}
+
 TEST_CASE("a limit that only reserving the blocks meets is found before tensors are written") {
   const ProcessGrid grid(MPI_COMM_WORLD, {1});
   const test::TemporaryDirectory directory(grid.world());

@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // What is on disk, and what all ranks say, when an export does not come to its end.
+#include <fcntl.h>
+#include <sys/inotify.h>
+#include <unistd.h>
+
+#include <cstdio>
 #include <cstdlib>
+#include <functional>
+#include <set>
 
 #include "exported_model.hpp"
 #include "same_error.hpp"
@@ -30,6 +37,27 @@ void make_file(const ProcessGrid& grid, const fs::path& path) {
     std::ofstream(path) << "old";
   }
   grid.world().barrier("file is there");
+}
+
+/// Names that were made, removed or renamed in `directory` while `body` ran, as rank 0 saw it.
+std::set<std::string> names_seen(const ProcessGrid& grid, const fs::path& directory,
+                                 const std::function<void()>& body) {
+  const int watch = ::inotify_init1(IN_NONBLOCK);
+  if (grid.world().rank() == 0)
+    CHECK(::inotify_add_watch(watch, directory.c_str(), IN_CREATE | IN_MOVE | IN_DELETE) >= 0);
+  grid.world().barrier("watched");
+  body();
+  grid.world().barrier("done");
+  std::set<std::string> names;
+  alignas(inotify_event) char events[16 << 10];
+  for (ssize_t count = 0; (count = ::read(watch, events, sizeof events)) > 0;)
+    for (const char* at = events; at < events + count;) {
+      const auto* event = reinterpret_cast<const inotify_event*>(at);
+      if (event->len > 0) names.insert(event->name);
+      at += sizeof(inotify_event) + event->len;
+    }
+  ::close(watch);
+  return names;
 }
 
 }  // namespace
@@ -128,6 +156,36 @@ TEST_CASE("what exists is replaced only when asked for, and only if an export co
   make_file(grid, out / "step-00000007.h5");
   CHECK_THAT(refused(out, true), Contains("step-00000007.h5"));
   CHECK(exists(grid, out / "model.safetensors"));
+}
+
+/// Whether the file system can let two directories change places.
+bool can_exchange(const fs::path& directory) {
+  const fs::path a = directory / "a", b = directory / "b";
+  fs::create_directory(a);
+  fs::create_directory(b);
+  const bool can = ::renameat2(AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), RENAME_EXCHANGE) == 0;
+  fs::remove(a);
+  fs::remove(b);
+  return can;
+}
+
+TEST_CASE("an export takes the old one's place in one step, or the old one steps aside") {
+  const ProcessGrid grid(MPI_COMM_WORLD, {1});
+  const test::TemporaryDirectory directory(grid.world());
+  const Model model;
+  const fs::path out = directory / "out";
+  for (const bool exchanges : {true, false}) {
+    make_file(grid, out / "old.safetensors");
+    if (!exchanges) setenv("TESSERA_FAULT", "noexchange:0", 1);
+    const std::set<std::string> seen = names_seen(
+        grid, directory.path(), [&] { test::save(grid, model, out, {.overwrite = true}); });
+    unsetenv("TESSERA_FAULT");
+    if (grid.world().rank() == 0 && (can_exchange(directory.path()) || !exchanges))
+      CHECK(seen.contains("out.replaced") == !exchanges);
+    CHECK(exists(grid, out / "model.safetensors"));
+    for (const char* gone : {"out/old.safetensors", "out.partial", "out.replaced"})
+      CHECK_FALSE(exists(grid, directory / gone));
+  }
 }
 
 TEST_CASE("a link to a directory stays one, and the directory behind it is replaced") {

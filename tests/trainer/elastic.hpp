@@ -53,15 +53,16 @@ inline void copy_checkpoint(const comm::ProcessGrid& grid, const fs::path& from,
   trainer::save_checkpoint(grid, store, to, model.training, model);
 }
 
-/// Values of all datasets of these groups, of which each has so many at least, and the training
-/// state. local.
-inline void check_equal(const fs::path& a, const fs::path& b,
-                        const std::vector<std::string>& groups, std::size_t num_datasets) {
+/// Groups of a file, each with the number of its datasets.
+using Groups = std::vector<std::pair<std::string, std::size_t>>;
+
+/// Values of all datasets of these groups, and the training state. local.
+inline void check_equal(const fs::path& a, const fs::path& b, const Groups& groups) {
   const ResultFile first(a.string()), second(b.string());
-  for (const std::string& group : groups) {
+  for (const auto& [group, num_datasets] : groups) {
     const std::vector<std::string> names = first.names(group);
     CHECK(names == second.names(group));
-    CHECK(names.size() >= num_datasets);
+    CHECK(names.size() == num_datasets);
     for (const std::string& name : names) {
       const std::string path = group + "/" + name;
       INFO(path);

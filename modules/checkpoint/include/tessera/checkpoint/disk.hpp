@@ -28,7 +28,7 @@ double gib(std::int64_t bytes);
 /// A file that exists already, opened for positioned writes.
 class OutputFile {
  public:
-  /// Throws Error::file. `world_rank` selects the fault hook `diskfull`.
+  /// Throws Error::file. `world_rank` selects the fault hooks `diskfull` and `unsynced`.
   OutputFile(const std::filesystem::path& path, int world_rank);
   OutputFile(OutputFile&& other) noexcept;
   OutputFile& operator=(OutputFile&&) = delete;
@@ -43,7 +43,7 @@ class OutputFile {
  private:
   std::string name_;
   int descriptor_ = -1;
-  bool is_full_ = false;
+  bool is_full_ = false, is_unsynced_ = false;  ///< by a fault hook
 };
 
 }  // namespace tessera::checkpoint
