@@ -13,22 +13,19 @@ Unit::Unit(UnitSpec spec)
     TESSERA_EXPECT(parameter.is_expert == spec_.placement.is_expert());
   }
   spec_.placement.verify(spec_.name);
-  gradient_ =
-      kernel::allocate_zeros<kernel::Vector<float>>("gradient " + spec_.name, layout_.shard_size());
+  gradient_ = ShardMemory("gradient " + spec_.name, layout_.shard_size());
 }
 
 void Unit::allocate_master() {
-  if (master_.extent(0) == gradient_.extent(0)) return;
-  master_ =
-      kernel::allocate_zeros<kernel::Vector<float>>("master " + spec_.name, layout_.shard_size());
+  if (master_.extent(0) == gradient().extent(0)) return;
+  own_master_ = ShardMemory("master " + spec_.name, layout_.shard_size());
+  master_ = own_master_.values();
 }
 
 void Unit::allocate_moments() {
-  if (exp_avg_.extent(0) == master_.extent(0)) return;
-  exp_avg_ =
-      kernel::allocate_zeros<kernel::Vector<float>>("exp_avg " + spec_.name, layout_.shard_size());
-  exp_avg_sq_ = kernel::allocate_zeros<kernel::Vector<float>>("exp_avg_sq " + spec_.name,
-                                                              layout_.shard_size());
+  if (exp_avg().extent(0) == master_.extent(0)) return;
+  exp_avg_ = ShardMemory("exp_avg " + spec_.name, layout_.shard_size());
+  exp_avg_sq_ = ShardMemory("exp_avg_sq " + spec_.name, layout_.shard_size());
 }
 
 }  // namespace tessera::zero3

@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
-#include "kernel/view.hpp"
 #include "tessera/zero3/flat_layout.hpp"
 #include "tessera/zero3/placement.hpp"
+#include "tessera/zero3/shard_memory.hpp"
 
 namespace tessera::zero3 {
 
@@ -33,11 +33,11 @@ class Unit {
   const std::vector<Slice>& slices() const { return slices_; }  ///< of this rank
 
   const kernel::Vector<float>& master() const { return master_; }  ///< [shard_size]
-  const kernel::Vector<float>& gradient() const {
-    return gradient_;
-  }  ///< [shard_size], summed over ranks
-  const kernel::Vector<float>& exp_avg() const { return exp_avg_; }  ///< [shard_size] or empty
-  const kernel::Vector<float>& exp_avg_sq() const { return exp_avg_sq_; }
+  /// [shard_size], summed over ranks
+  const kernel::Vector<float>& gradient() const { return gradient_.values(); }
+  /// [shard_size] or empty
+  const kernel::Vector<float>& exp_avg() const { return exp_avg_.values(); }
+  const kernel::Vector<float>& exp_avg_sq() const { return exp_avg_sq_.values(); }
 
   /// Allocates a zeroed master shard unless there is one. local.
   void allocate_master();
@@ -51,9 +51,7 @@ class Unit {
   FlatLayout layout_;
   std::vector<Slice> slices_;
   kernel::Vector<float> master_;
-  kernel::Vector<float> gradient_;
-  kernel::Vector<float> exp_avg_;
-  kernel::Vector<float> exp_avg_sq_;
+  ShardMemory own_master_, gradient_, exp_avg_, exp_avg_sq_;
 };
 
 }  // namespace tessera::zero3
