@@ -13,6 +13,7 @@
 
 #include "base/block_distribution.hpp"
 #include "base/contract.hpp"
+#include "value_sum.hpp"
 
 namespace tessera::checkpoint {
 namespace {
@@ -49,18 +50,20 @@ std::int64_t num_entries(const Shape& shape, bool is_expert) { return is_expert 
 
 // Cuts `values` at the experts' ends; the sums go to each of the entries that is not null.
 template <class T>
-void add_values(std::span<TensorFingerprint* const> entries, std::int64_t expert_size,
+void add_values(std::span<TensorFingerprint* const> entries, SumKind kind, std::int64_t expert_size,
                 std::int64_t begin, std::int64_t block, std::span<const T> values) {
   const std::int64_t end = begin + std::ssize(values);
   TESSERA_EXPECT(begin % block == 0 && end % block == 0);
   for (std::int64_t at = begin; at < end;) {
     const std::int64_t expert = at / expert_size, first = at % expert_size;
     const std::int64_t size = std::min(expert_size - first, end - at);
-    const Fingerprint sum =
-        sum_of(block, first, values.subspan(std::size_t(at - begin), std::size_t(size)));
+    const auto part = values.subspan(std::size_t(at - begin), std::size_t(size));
+    const Fingerprint sum = kind == SumKind::values ? Fingerprint{value_sum(first, part), 0}
+                                                    : sum_of(block, first, part);
     for (TensorFingerprint* entry : entries) {
       if (entry == nullptr) continue;
       entry->experts[std::size_t(expert)] += sum;
+      if (kind == SumKind::values) entry->experts[std::size_t(expert)].high = 0;
       entry->num_elements[std::size_t(expert)] += size;
     }
     at += size;
@@ -133,8 +136,8 @@ void FingerprintTable::add_bytes(const std::string& name, const Shape& shape, bo
   if (bytes.empty()) return expect(name, num_entries(shape, is_expert));
   TESSERA_EXPECT(0 <= begin && begin + std::ssize(bytes) <= num_elements(shape));
   TensorFingerprint* const found = &entry(name, num_entries(shape, is_expert));
-  add_values(std::span(&found, 1), num_elements(shape) / std::ssize(found->experts), begin, 1,
-             bytes);
+  add_values(std::span(&found, 1), kind_, num_elements(shape) / std::ssize(found->experts), begin,
+             1, bytes);
 }
 
 void FingerprintTable::expect(const std::string& name, std::int64_t num_experts) {
@@ -156,7 +159,11 @@ void FingerprintTable::sum(const comm::Communicator& world,
   world.all_reduce("fingerprints", std::span<std::uint64_t>(words), comm::ReduceOp::sum);
   const std::uint64_t* word = words.data();
   for (FingerprintTable* table : tables) {
-    for (auto& [name, entry] : table->tensors_) word = take_words(word, entry);
+    for (auto& [name, entry] : table->tensors_) {
+      word = take_words(word, entry);
+      if (table->kind_ == SumKind::values)
+        for (Fingerprint& sum : entry.experts) sum.high = 0;
+    }
   }
 }
 
@@ -164,6 +171,8 @@ TensorHash::TensorHash(const Parameter& parameter, FingerprintTable* table,
                        FingerprintTable* second)
     : block_(fingerprint_block(parameter.shape)), size_(parameter.size()) {
   const std::int64_t num_experts = num_entries(parameter.shape, parameter.is_expert);
+  TESSERA_EXPECT(table == nullptr || second == nullptr || table->kind_ == second->kind_);
+  if (table != nullptr || second != nullptr) kind_ = (table != nullptr ? table : second)->kind_;
   if (table != nullptr) entries_[0] = &table->entry(parameter.name, num_experts);
   if (second != nullptr) entries_[1] = &second->entry(parameter.name, num_experts);
   expert_size_ = num_experts > 0 ? size_ / num_experts : 0;
@@ -172,7 +181,8 @@ TensorHash::TensorHash(const Parameter& parameter, FingerprintTable* table,
 void TensorHash::add(std::int64_t begin, std::span<const float> values) {
   if (values.empty() || (entries_[0] == nullptr && entries_[1] == nullptr)) return;
   TESSERA_EXPECT(0 <= begin && begin + std::ssize(values) <= size_);
-  add_values(std::span<TensorFingerprint* const>(entries_), expert_size_, begin, block_, values);
+  add_values(std::span<TensorFingerprint* const>(entries_), kind_, expert_size_, begin, block_,
+             values);
 }
 
 Fingerprint fingerprint_of(const FingerprintTable& table) {

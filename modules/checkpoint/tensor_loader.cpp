@@ -8,14 +8,15 @@
 
 #include "base/contract.hpp"
 #include "comm/agree.hpp"
+#include "place_values.hpp"
 #include "widen.hpp"
 
 namespace tessera::checkpoint {
 
 namespace {
 
-/// What is read straight into the shard and hashed there, in steps that stay in the second cache.
-constexpr std::int64_t direct_step_bytes = 512 << 10;
+/// Of one read: what follows, conversion and hash, finds its bytes in the second cache.
+constexpr std::int64_t step_bytes = 512 << 10;
 
 /// Enough for the shards that hold a unit; beyond it all are closed.
 constexpr std::size_t max_open_files = 64;
@@ -27,6 +28,13 @@ std::int64_t elements_per_step(std::int64_t num_elements, std::int64_t capacity)
   const std::int64_t step = num_elements <= capacity ? num_elements : capacity / block * block;
   TESSERA_EXPECT(step > 0);
   return step;
+}
+
+/// Whole blocks of the fingerprint, which a chunk's rows are.
+std::int64_t rows_per_step(const TransposedRead& read, const Chunk& chunk) {
+  constexpr std::int64_t block = 32;
+  const std::int64_t row_bytes = chunk.columns.size() * read.element_bytes();
+  return std::max<std::int64_t>(step_bytes / row_bytes / block, 1) * block;
 }
 
 }  // namespace
@@ -51,7 +59,13 @@ LoadReport TensorLoader::run() {
   } catch (...) {
     error_ = std::current_exception();
   }
-  for (const ExchangedRead& read : plan_.exchanged) read_exchanged(read);
+  for (const ExchangedRead& read : plan_.exchanged) {
+    if (read.read.num_ranks() > 1)
+      read_exchanged(read);
+    else
+      read_turned(read);
+  }
+  finish_placing();
   comm::agree(grid_.world(), "read tensors", error_);
   return report_;
 }
@@ -79,8 +93,10 @@ void TensorLoader::read_plain(const PartRead& read) {
   const auto element_bytes = std::int64_t(size_of(dtype));
   const std::int64_t offset = read.values->offset_bytes + read.tensor_begin * element_bytes;
   const bool is_direct = dtype == Dtype::f32;
-  const std::int64_t per_step = elements_per_step(
-      read.num_elements, (is_direct ? direct_step_bytes : plan_.staging_bytes) / element_bytes);
+  const std::int64_t capacity_bytes =
+      is_direct ? step_bytes : std::min(step_bytes, plan_.staging_bytes);
+  const std::int64_t per_step =
+      elements_per_step(read.num_elements, capacity_bytes / element_bytes);
   TensorHash hash = hash_of(read);
   for (std::int64_t done = 0; done < read.num_elements; done += per_step) {
     const std::int64_t count = std::min(per_step, read.num_elements - done);
@@ -88,19 +104,22 @@ void TensorLoader::read_plain(const PartRead& read) {
         destination(read).subspan(std::size_t(done), std::size_t(count));
     if (is_direct) {
       read_file(read.values->file, offset + done * element_bytes, std::as_writable_bytes(values));
+      hash.add(read.parameter_begin + done, values);
     } else {
       read_file(read.values->file, offset + done * element_bytes,
                 {plan_.staging.get(), std::size_t(count * element_bytes)});
-      widen(dtype, plan_.staging.get(), count, values.data());
+      place_values(dtype, plan_.staging.get(), count, values.data(), read.parameter_begin + done,
+                   hash);
     }
-    hash.add(read.parameter_begin + done, values);
   }
 }
 
 void TensorLoader::read_mxfp4(const PartRead& read) {
   const std::int64_t num_blocks = read.num_elements / mxfp4_block_elements;
   const std::int64_t first_block = read.tensor_begin / mxfp4_block_elements;
-  const std::int64_t per_step = std::min(num_blocks, plan_.staging_bytes / (mxfp4_block_bytes + 1));
+  constexpr std::int64_t most_blocks = step_bytes / (mxfp4_block_elements * sizeof(float));
+  const std::int64_t per_step =
+      std::min({num_blocks, plan_.staging_bytes / (mxfp4_block_bytes + 1), most_blocks});
   std::vector<std::uint8_t>* kept_scales = nullptr;
   if (options_.scales != nullptr) {
     kept_scales = &(*options_.scales)[read.parameter->name];
@@ -157,8 +176,9 @@ void TensorLoader::read_fp8(const PartRead& read) {
   read_file(read.scales->file, read.scales->offset_bytes + rows.begin * scale_columns * scale_bytes,
             {raw, std::size_t(num_factors * scale_bytes)});
   widen(read.scales->dtype, raw, num_factors, factors);
-  const std::int64_t per_step =
-      elements_per_step(read.num_elements, plan_.staging_bytes - factor_bytes);
+  const std::int64_t per_step = elements_per_step(
+      read.num_elements,
+      std::min(plan_.staging_bytes - factor_bytes, step_bytes / std::int64_t(sizeof(float))));
   TensorHash hash = hash_of(read);
   for (std::int64_t done = 0; done < read.num_elements; done += per_step) {
     const std::int64_t count = std::min(per_step, read.num_elements - done);
@@ -174,18 +194,56 @@ TensorHash TensorLoader::hash_of(const PartRead& read) const {
   return {*read.parameter, options_.fingerprints, options_.placed};
 }
 
+// A rank that owns what it reads needs nobody: some rows at a time come into the cache and go
+// turned to the shard.
+void TensorLoader::read_turned(const ExchangedRead& exchanged) {
+  const TransposedRead& read = exchanged.read;
+  try {
+    if (error_ != nullptr) return;
+    TensorHash hash(*exchanged.slice.parameter, options_.placed, options_.fingerprints);
+    for (std::int64_t round = 0; round < read.num_rounds(); ++round) {
+      const Chunk chunk = *read.chunk(0, round);
+      const std::int64_t step = rows_per_step(read, chunk);
+      for (std::int64_t row = 0; row < chunk.rows.size(); row += step) {
+        const Range rows{row, std::min(row + step, chunk.rows.size())};
+        read_rows(read, chunk, rows);
+        place_turned(exchanged, chunk, rows, hash);
+      }
+    }
+  } catch (...) {
+    error_ = std::current_exception();
+  }
+}
+
+// Some columns at a time, which stay in the first cache.
+void TensorLoader::place_turned(const ExchangedRead& exchanged, const Chunk& chunk, Range rows,
+                                TensorHash& hash) {
+  constexpr std::int64_t columns_per_step = 32;
+  const TransposedRead& read = exchanged.read;
+  const std::int64_t num_columns = chunk.columns.size(), width = read.element_bytes();
+  std::byte* const turned = plan_.staging.get();
+  for (std::int64_t column = 0; column < num_columns; column += columns_per_step) {
+    const std::int64_t count = std::min(columns_per_step, num_columns - column);
+    transpose(landing(read) + column * width, rows.size(), count, num_columns, width, turned,
+              rows.size());
+    for (std::int64_t k = 0; k < count; ++k) {
+      const std::int64_t index =
+          read.global_index(chunk, (column + k) * chunk.rows.size() + rows.begin);
+      const std::int64_t in_shard = exchanged.slice.shard_offset + index - exchanged.slice.begin;
+      TESSERA_EXPECT(in_shard >= 0 && in_shard + rows.size() <= std::ssize(shard_));
+      place_values(read.tensor().dtype, turned + k * rows.size() * width, rows.size(),
+                   shard_.data() + in_shard, index, hash);
+    }
+  }
+}
+
 void TensorLoader::read_exchanged(const ExchangedRead& exchanged) {
   const TransposedRead& read = exchanged.read;
-  const bool is_alone = read.num_ranks() == 1;
-  TensorHash placed(*exchanged.slice.parameter, options_.placed,
-                    is_alone ? options_.fingerprints : nullptr);
+  TensorHash placed(*exchanged.slice.parameter, options_.placed);
   for (std::int64_t round = 0; round < read.num_rounds(); ++round) {
-    const auto mine = read.chunk(grid_.replica().rank(), round);
-    if (mine) read_and_turn(exchanged, *mine);
-    if (is_alone)
-      place(exchanged, *mine, plan_.staging.get(), placed);
-    else
-      exchange(exchanged, round, placed);
+    if (const auto mine = read.chunk(grid_.replica().rank(), round))
+      read_and_turn(exchanged, *mine);
+    exchange(exchanged, round, placed);
   }
 }
 
@@ -198,24 +256,29 @@ void TensorLoader::read_and_turn(const ExchangedRead& exchanged, const Chunk& ch
   }
   if (error_ != nullptr)
     std::fill_n(plan_.staging.get(), chunk.size() * read.element_bytes(), std::byte{0});
-  if (options_.fingerprints != nullptr && read.num_ranks() > 1) hash_turned(exchanged, chunk);
+  if (options_.fingerprints != nullptr) hash_turned(exchanged, chunk);
 }
 
 // Some rows at a time, which are turned while they are in the cache.
 void TensorLoader::turn(const TransposedRead& read, const Chunk& chunk) {
   const std::int64_t num_rows = chunk.rows.size(), num_columns = chunk.columns.size();
-  const std::int64_t row_bytes = num_columns * read.element_bytes();
-  const std::int64_t step = std::max<std::int64_t>(direct_step_bytes / 2 / row_bytes, 1);
+  const std::int64_t step = rows_per_step(read, chunk);
   for (std::int64_t row = 0; row < num_rows; row += step) {
-    const std::int64_t count = std::min(step, num_rows - row);
-    const std::int64_t num_reads = read.is_contiguous(chunk) ? 1 : count;
-    const std::int64_t bytes_each = count / num_reads * row_bytes;
-    for (std::int64_t k = 0; k < num_reads; ++k)
-      read_file(read.tensor().file, read.offset_bytes(chunk, row + k),
-                {landing(read) + k * bytes_each, std::size_t(bytes_each)});
-    transpose(landing(read), count, num_columns, read.element_bytes(),
+    const Range rows{row, std::min(row + step, num_rows)};
+    read_rows(read, chunk, rows);
+    transpose(landing(read), rows.size(), num_columns, num_columns, read.element_bytes(),
               plan_.staging.get() + row * read.element_bytes(), num_rows);
   }
+}
+
+// `rows`: of the chunk.
+void TensorLoader::read_rows(const TransposedRead& read, const Chunk& chunk, Range rows) {
+  const std::int64_t num_reads = read.is_contiguous(chunk) ? 1 : rows.size();
+  const std::int64_t bytes_each =
+      rows.size() / num_reads * chunk.columns.size() * read.element_bytes();
+  for (std::int64_t k = 0; k < num_reads; ++k)
+    read_file(read.tensor().file, read.offset_bytes(chunk, rows.begin + k),
+              {landing(read) + k * bytes_each, std::size_t(bytes_each)});
 }
 
 void TensorLoader::hash_turned(const ExchangedRead& exchanged, const Chunk& chunk) {
@@ -272,8 +335,7 @@ void TensorLoader::place(const ExchangedRead& exchanged, const Chunk& chunk,
     const std::int64_t index = read.global_index(chunk, k);
     const std::int64_t in_shard = exchanged.slice.shard_offset + index - exchanged.slice.begin;
     TESSERA_EXPECT(in_shard >= 0 && in_shard + count <= std::int64_t(shard_.size()));
-    widen(read.tensor().dtype, elements, count, shard_.data() + in_shard);
-    placed.add(index, {shard_.data() + in_shard, std::size_t(count)});
+    place_values(read.tensor().dtype, elements, count, shard_.data() + in_shard, index, placed);
     elements += count * read.element_bytes();
     k += count;
   }

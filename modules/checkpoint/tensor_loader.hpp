@@ -37,9 +37,12 @@ class TensorLoader {
   void read_fp8(const PartRead& read);
   /// For what the shard has of the part: what was read and what is placed are the same.
   TensorHash hash_of(const PartRead& read) const;
+  void read_turned(const ExchangedRead& read);
+  void place_turned(const ExchangedRead& read, const Chunk& chunk, Range rows, TensorHash& hash);
   void read_exchanged(const ExchangedRead& read);
   void read_and_turn(const ExchangedRead& read, const Chunk& chunk);
   void turn(const TransposedRead& read, const Chunk& chunk);
+  void read_rows(const TransposedRead& read, const Chunk& chunk, Range rows);
   void hash_turned(const ExchangedRead& read, const Chunk& chunk);
   void exchange(const ExchangedRead& read, std::int64_t round, TensorHash& placed);
   void place(const ExchangedRead& read, const Chunk& chunk, const std::byte* elements,

@@ -90,7 +90,7 @@ void TensorWriter::write_columns(std::size_t tensor, const ExpertRange& range,
     convert(tensor, values + (column * num_rows + from - range.begin), to - from,
             buffer_.get() + ((column - first) * rows + from - first_row) * width);
   }
-  transpose(buffer_.get(), columns, rows, width, turned, columns);
+  transpose(buffer_.get(), columns, rows, rows, width, turned, columns);
   const std::int64_t tensor_row = range.expert * num_rows + first_row;
   const bool is_whole = range.begin == 0 && range.end == num_rows * row_size;
   if (is_whole) return put(tensor, tensor_row * row_size * width, turned, rows * columns * width);

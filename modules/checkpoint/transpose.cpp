@@ -45,18 +45,18 @@ void transpose_8x8(const std::byte* from, std::int64_t from_stride, std::byte* t
 
 /// A part of a matrix, word by word.
 template <class Word>
-void transpose_words(const std::byte* from, std::int64_t num_columns, Range rows, Range columns,
-                     std::byte* to, std::int64_t stride) {
+void transpose_words(const std::byte* from, std::int64_t from_stride, Range rows, Range columns,
+                     std::byte* to, std::int64_t to_stride) {
   constexpr auto width = std::int64_t(sizeof(Word));
   for (std::int64_t column = columns.begin; column < columns.end; ++column)
     for (std::int64_t row = rows.begin; row < rows.end; ++row)
-      std::memcpy(to + (column * stride + row) * width, from + (row * num_columns + column) * width,
-                  sizeof(Word));
+      std::memcpy(to + (column * to_stride + row) * width,
+                  from + (row * from_stride + column) * width, sizeof(Word));
 }
 
 template <class Word>
 void transpose_matrix(const std::byte* from, std::int64_t num_rows, std::int64_t num_columns,
-                      std::byte* to, std::int64_t stride) {
+                      std::int64_t from_stride, std::byte* to, std::int64_t to_stride) {
   // Square tiles keep both the rows read and the rows written in the first cache; a tile's rows are
   // one line of it.
   constexpr std::int64_t tile = 32;
@@ -65,15 +65,15 @@ void transpose_matrix(const std::byte* from, std::int64_t num_rows, std::int64_t
       const Range rows{row0, std::min(row0 + tile, num_rows)};
       const Range columns{column0, std::min(column0 + tile, num_columns)};
       if (sizeof(Word) != 2 || rows.size() < tile || columns.size() < tile) {
-        transpose_words<Word>(from, num_columns, rows, columns, to, stride);
+        transpose_words<Word>(from, from_stride, rows, columns, to, to_stride);
         continue;
       }
       // Rows of a power of two share one set of the cache, which holds eight of them: each is done
       // with before the next come.
       for (std::int64_t row = row0; row < rows.end; row += 8)
         for (std::int64_t column = column0; column < columns.end; column += 8)
-          transpose_8x8(from + 2 * (row * num_columns + column), 2 * num_columns,
-                        to + 2 * (column * stride + row), 2 * stride);
+          transpose_8x8(from + 2 * (row * from_stride + column), 2 * from_stride,
+                        to + 2 * (column * to_stride + row), 2 * to_stride);
     }
 }
 
@@ -211,11 +211,15 @@ std::int64_t TransposedRead::planned_bytes(int rank) const {
 }
 
 void transpose(const std::byte* from, std::int64_t num_rows, std::int64_t num_columns,
-               std::int64_t element_bytes, std::byte* to, std::int64_t stride) {
+               std::int64_t from_stride, std::int64_t element_bytes, std::byte* to,
+               std::int64_t to_stride) {
+  const auto turn = [&](auto word) {
+    transpose_matrix<decltype(word)>(from, num_rows, num_columns, from_stride, to, to_stride);
+  };
   switch (element_bytes) {
-    case 2: return transpose_matrix<std::uint16_t>(from, num_rows, num_columns, to, stride);
-    case 4: return transpose_matrix<std::uint32_t>(from, num_rows, num_columns, to, stride);
-    case 8: return transpose_matrix<std::uint64_t>(from, num_rows, num_columns, to, stride);
+    case 2: return turn(std::uint16_t());
+    case 4: return turn(std::uint32_t());
+    case 8: return turn(std::uint64_t());
   }
   TESSERA_EXPECT(element_bytes == 2 || element_bytes == 4 || element_bytes == 8);
 }

@@ -83,9 +83,10 @@ class TransposedRead {
   std::int64_t landing_bytes_ = 0;
 };
 
-/// Turns [rows][columns] into [columns][rows], whose rows begin `stride` elements apart;
-/// element_bytes is 2, 4 or 8. local.
+/// Turns [rows][columns], whose rows begin `from_stride` elements apart, into [columns][rows],
+/// whose rows begin `to_stride` apart; element_bytes is 2, 4 or 8. local.
 void transpose(const std::byte* from, std::int64_t num_rows, std::int64_t num_columns,
-               std::int64_t element_bytes, std::byte* to, std::int64_t stride);
+               std::int64_t from_stride, std::int64_t element_bytes, std::byte* to,
+               std::int64_t to_stride);
 
 }  // namespace tessera::checkpoint

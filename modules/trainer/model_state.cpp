@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <optional>
 #include <tessera/checkpoint/hugging_face.hpp>
 #include <tessera/trainer/model_state.hpp>
 
@@ -189,13 +190,10 @@ LoadReport load_parameters(const comm::ProcessGrid& grid, ModelSource& model,
                            zero3::ParameterStore<T>& store, const checkpoint::LoadOptions& options,
                            Verify verify) {
   require_tied(grid, model);
-  LoadedTensors loaded;
+  std::optional<ShardProof> proof;
   checkpoint::LoadOptions load = options;
   load.scales = &model.scales;
-  if (verify == Verify::yes) {
-    load.fingerprints = &loaded.read;
-    load.placed = &loaded.placed;
-  }
+  if (verify == Verify::yes) load.fingerprints = proof.emplace(model).read();
   LoadReport report;
   store.open_masters();
   const auto bytes_of = [&](std::size_t i) { return stored_bytes(model, i, store.unit(i)); };
@@ -207,7 +205,13 @@ LoadReport load_parameters(const comm::ProcessGrid& grid, ModelSource& model,
     Kokkos::deep_copy(unit.master(), host);
     bar.add(bytes_of(i));
   }
-  if (verify == Verify::yes) verify_shards(grid, model, std::move(loaded));
+  if (!proof) return report;
+  for (std::size_t i = 0; i < store.num_units(); ++i) {
+    const zero3::Unit& unit = store.unit(i);
+    const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), unit.master());
+    proof->add(stored_parts(model, i, unit.parameters(), unit.slices()), span_of(host));
+  }
+  proof->require(grid.world());
   return report;
 }
 

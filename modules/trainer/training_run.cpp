@@ -5,10 +5,10 @@
 #include <tessera/trainer/training_run.hpp>
 
 #include "base/log.hpp"
-#include "base/progress.hpp"
 #include "comm/agree.hpp"
 #include "comm/watchdog.hpp"
 #include "run_record.hpp"
+#include "start_up.hpp"
 #include "tessera/trainer/batch_reader.hpp"
 #include "tessera/trainer/checkpoint_directory.hpp"
 #include "tessera/trainer/loss_curve.hpp"
@@ -34,9 +34,11 @@ constexpr int max_lost_steps = 10;
 template <class T>
 class Run {
  public:
-  Run(const comm::ProcessGrid& grid, const TrainingOptions& options, ModelSource source)
+  Run(const comm::ProcessGrid& grid, const TrainingOptions& options, ModelSource source,
+      StartUp start)
       : grid_(grid),
         options_(options),
+        start_(std::move(start)),
         source_(std::move(source)),
         state_(options.resume.empty() ? checkpoint::TrainingState() : source_.training),
         data_(TokenData::open(grid.world(), options.data, data_options(options, source_))),
@@ -45,6 +47,7 @@ class Run {
         store_(make_store<T>(grid, source_.config, options.gradient_transport)),
         model_(grid, source_.config, store_, options.recompute) {
     prepare();
+    start_.end("data and memory");
   }
 
   TrainingSummary train(const StopRequest& stop);
@@ -65,10 +68,10 @@ class Run {
   void write_hugging_face();
   void start_profile();
   void finish_profile();
-  void tell_start(double step_s) const;
 
   const comm::ProcessGrid& grid_;
   const TrainingOptions& options_;
+  StartUp start_;
   ModelSource source_;
   checkpoint::TrainingState state_;
   TokenData data_;
@@ -82,7 +85,6 @@ class Run {
   int num_lost_steps_ = 0;  ///< in a row
   TrainingSummary summary_;
   std::optional<PhaseTimer> timer_;
-  double load_s_ = 0.0;
   std::optional<StepTraffic> traffic_;
 };
 
@@ -116,10 +118,10 @@ void Run<T>::load() {
   }
   std::array<std::int64_t, 2> bytes{report.read_bytes, report.exchanged_bytes};
   grid_.world().all_reduce("bytes read", std::span<std::int64_t>(bytes), comm::ReduceOp::sum);
-  load_s_ = seconds_since(start);
   constexpr double mib = 1024.0 * 1024.0;
   log_info("read {:.1f} MiB in {:.2f} s ({:.1f} MiB exchanged between ranks){}",
-           static_cast<double>(bytes[0]) / mib, load_s_, static_cast<double>(bytes[1]) / mib,
+           static_cast<double>(bytes[0]) / mib, seconds_since(start),
+           static_cast<double>(bytes[1]) / mib,
            options_.verify == Verify::yes ? "; each expert is held once, as the file has it" : "");
 }
 
@@ -171,17 +173,6 @@ StepMetrics Run<T>::step() {
          max_lost_steps, state_.step);
   }
   return metrics;
-}
-
-/// What a user waits for before anything is learned.
-template <class T>
-void Run<T>::tell_start(double step_s) const {
-  const std::optional<double> total_s = process_seconds();
-  if (!total_s) return;
-  log_info(
-      "first step done {:.2f} s after the start of the process: {:.2f} s loading, {:.2f} s the "
-      "step, {:.2f} s libraries, headers and memory",
-      *total_s, load_s_, step_s, *total_s - load_s_ - step_s);
 }
 
 template <class T>
@@ -242,6 +233,7 @@ TrainingSummary Run<T>::train(const StopRequest& stop) {
   data_.validate(grid_.world());
   log_info("{}; {}", grid_.describe(), data_.description());
   load();
+  start_.end("loading");
   make_directory(grid_.world(), options_.output);
   // Else a run that is stopped before its first save would be resumed as the one before it.
   if (options_.resume.empty()) forget_latest(grid_.world(), options_.output);
@@ -262,7 +254,8 @@ TrainingSummary Run<T>::train(const StopRequest& stop) {
     }
     if (state_.step == summary_.first_step + 1) {
       summary_.first_loss = metrics.loss;
-      tell_start(metrics.step_s);
+      start_.end("the step");
+      log_info("first step done {}", start_.describe());
     }
     summary_.last_loss = metrics.loss;
     writer.write(metrics);
@@ -315,10 +308,13 @@ ModelSource open_start(const comm::ProcessGrid& grid, const TrainingOptions& opt
 
 TrainingSummary run_training(const comm::ProcessGrid& grid, const TrainingOptions& options,
                              const StopRequest& stop) {
+  StartUp start;
   ModelSource source = open_start(grid, options);
+  start.end("headers");
   log_info("{}", model::describe(source.config));
-  if (options.dtype == Dtype::bf16) return Run<bf16>(grid, options, std::move(source)).train(stop);
-  return Run<float>(grid, options, std::move(source)).train(stop);
+  if (options.dtype == Dtype::bf16)
+    return Run<bf16>(grid, options, std::move(source), std::move(start)).train(stop);
+  return Run<float>(grid, options, std::move(source), std::move(start)).train(stop);
 }
 
 }  // namespace tessera::trainer

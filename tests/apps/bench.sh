@@ -35,6 +35,22 @@ cp "$model/config.json" "$directory/model"
 run 2 bench "$directory/model" --layers 1 --expert 2 --sequence-length 16 --repeat 1
 expect_code 0
 expect_output "gpt_oss, 1 layers"
+# Loading and saving alone, from either kind of checkpoint; nothing stays behind.
+run 2 import "$model" "$directory/small.h5"
+for source in "$model" "$directory/small.h5"; do
+  TMPDIR=$directory run 2 bench "$source" --files --expert 2 --repeat 1 --json "$directory/files.json"
+  expect_code 0
+  for line in "plain pread" "load, proved by fingerprints" "plain write" "save, fsync included" "save / write and fsync"; do
+    expect_output "$line"
+  done
+  [[ $output != *"attention forward"* ]] || complain "--files has timed kernels"
+  grep -q '"load, proved' "$directory/files.json" || complain "no load in the JSON"
+  [[ -z $(find "$directory" -name 'tessera-bench-*') ]] || complain "a temporary file was left"
+done
+run 0 bench --files
+expect_code 2
+run 0 bench "$directory/none" --files
+expect_code 3
 run 2 bench --batch 1
 expect_code 2
 expect_once "each needs a sequence"

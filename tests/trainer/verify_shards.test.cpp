@@ -8,6 +8,7 @@
 
 #include "base/error.hpp"
 #include "support/collective_check.hpp"
+#include "support/temporary_directory.hpp"
 
 namespace tessera::trainer {
 namespace {
@@ -16,7 +17,7 @@ namespace fs = std::filesystem;
 
 using Damage = std::function<void(std::span<const Slice>, std::span<float>)>;
 
-/// A source whose values are damaged after they have been read, before they are in the shard.
+/// A source whose values are damaged as soon as they are in the shard.
 class DamagedSource : public checkpoint::Source {
  public:
   DamagedSource(std::unique_ptr<checkpoint::Source> source, Damage damage)
@@ -29,21 +30,15 @@ class DamagedSource : public checkpoint::Source {
   bool has(const Parameter& p) const override { return source_->has(p); }
   checkpoint::Origin origin(const Parameter& p) const override { return source_->origin(p); }
   std::int64_t stored_bytes(const Parameter& p) const override { return source_->stored_bytes(p); }
+  const checkpoint::TensorFingerprint* stated_fingerprint(const Parameter& p) const override {
+    return source_->stated_fingerprint(p);
+  }
   const char* kind() const override { return source_->kind(); }
   checkpoint::LoadReport load(const comm::ProcessGrid& grid, std::span<const Parameter> parameters,
                               std::span<const Slice> slices, std::span<float> shard,
                               const checkpoint::LoadOptions& options) override {
-    checkpoint::LoadOptions undamaged = options;
-    undamaged.placed = nullptr;
-    const auto report = source_->load(grid, parameters, slices, shard, undamaged);
+    const auto report = source_->load(grid, parameters, slices, shard, options);
     damage_(slices, shard);
-    if (options.placed == nullptr) return report;
-    for (const Parameter& parameter : parameters)
-      options.placed->expect(parameter.name, parameter.is_expert ? parameter.shape[0] : 1);
-    for (const Slice& slice : slices)
-      options.placed->add(*slice.parameter, slice.begin,
-                          shard.subspan(static_cast<std::size_t>(slice.shard_offset),
-                                        static_cast<std::size_t>(slice.size())));
     return report;
   }
 
@@ -64,10 +59,11 @@ std::span<float> values_of(std::span<const Slice> slices, std::span<float> shard
   return {};
 }
 
-/// Loads the golden model with this damage; the message, empty if nothing was found.
+/// Loads a golden model, or that of an absolute path, with this damage; the message, empty if
+/// nothing was found.
 std::string load_damaged(const comm::ProcessGrid& grid, const Damage& damage,
-                         Verify verify = Verify::yes, const char* golden = "small") {
-  ModelSource model = open_model(grid.world(), fs::path(TESSERA_GOLDEN_DIRECTORY) / golden, {});
+                         Verify verify = Verify::yes, const fs::path& path = "small") {
+  ModelSource model = open_model(grid.world(), fs::path(TESSERA_GOLDEN_DIRECTORY) / path, {});
   model.source = std::make_unique<DamagedSource>(std::move(model.source), damage);
   auto store = make_store<float>(grid, model.config);
   try {
@@ -128,6 +124,31 @@ TEST_CASE("Exchanged, doubled, zeroed and flipped experts are found and named on
     grid.expert().broadcast("experts of the first rank", std::span(first), 0);
     std::copy(first.begin(), first.end(), values.begin());
   });
+}
+
+TEST_CASE("What happens to a shard while later units are loaded is found, from whatever file") {
+  const comm::ProcessGrid grid(MPI_COMM_WORLD, {1});
+  const test::TemporaryDirectory directory(grid.world());
+  const fs::path golden = fs::path(TESSERA_GOLDEN_DIRECTORY) / "small";
+  {
+    ModelSource model = open_model(grid.world(), golden, {});
+    auto store = make_store<float>(grid, model.config);
+    load_parameters(grid, model, store);
+    save_checkpoint(grid, store, directory / "small.h5", {}, model);
+  }
+  for (const fs::path& path : {golden, directory / "small.h5"}) {
+    INFO(path);
+    std::span<float> earlier;
+    // The first value of the tensor, overwritten when the unit after its own has been loaded.
+    const auto damage = [&](std::span<const Slice> slices, std::span<float> shard) {
+      if (!earlier.empty()) earlier.front() = 0.1234f;
+      earlier = grid.world().rank() == 0 ? values_of(slices, shard) : std::span<float>();
+    };
+    const std::string text = load_damaged(grid, damage, Verify::yes, path);
+    CHECK_SAME(grid.world(), text);
+    CHECK(text.find(std::string("'") + tensor + "', expert 0") != std::string::npos);
+    CHECK(load_damaged(grid, damage, Verify::no, path).empty());
+  }
 }
 
 TEST_CASE("Damage is found under whatever names the checkpoint has its tensors") {

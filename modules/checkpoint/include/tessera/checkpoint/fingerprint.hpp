@@ -44,9 +44,17 @@ struct TensorFingerprint {
   std::vector<std::int64_t> num_elements;  ///< that were hashed into each entry
 };
 
+/// What a table sums: fingerprints, or in their place, with low = the sum modulo 2^64 of the
+/// values' bits, each times a number made of its place, and high = 0. That finds whatever a load
+/// loses, doubles, misplaces or changes at a fraction of the cost; it is compared with its like
+/// alone.
+enum class SumKind { fingerprints, values };
+
 /// Fingerprints of some tensors, being summed.
 class FingerprintTable {
  public:
+  explicit FingerprintTable(SumKind kind = SumKind::fingerprints) : kind_(kind) {}
+
   /// Hashes values: elements [begin, begin + values.size()) of the global tensor in Tessera's order
   /// and orientation. Within an expert (a dense tensor: as a whole) both ends are multiples of the
   /// block or the end of the expert. local.
@@ -73,6 +81,7 @@ class FingerprintTable {
   /// With room for `num_experts`, zero where it is new.
   TensorFingerprint& entry(const std::string& name, std::int64_t num_experts);
 
+  SumKind kind_;
   std::map<std::string, TensorFingerprint> tensors_;
 };
 
@@ -80,7 +89,7 @@ class FingerprintTable {
 /// entries are looked up once. All members are local.
 class TensorHash {
  public:
-  /// A table may be null. The tables and the parameter must outlive it.
+  /// A table may be null; both are of one kind. The tables and the parameter must outlive it.
   TensorHash(const Parameter& parameter, FingerprintTable* table,
              FingerprintTable* second = nullptr);
   /// Nothing happens without a table.
@@ -88,6 +97,7 @@ class TensorHash {
 
  private:
   std::array<TensorFingerprint*, 2> entries_{};
+  SumKind kind_ = SumKind::fingerprints;
   std::int64_t block_ = 1, size_ = 0, expert_size_ = 0;
 };
 

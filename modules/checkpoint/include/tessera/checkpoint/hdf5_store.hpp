@@ -120,6 +120,9 @@ class Hdf5Source : public Source {
   /// Stored fingerprint of /<group>/<name> ("parameters", "optimizer/exp_avg", "mxfp4_scales",
   /// "files"), or null in a file of format version 1. local.
   const TensorFingerprint* fingerprint(const std::string& group, const std::string& name) const;
+  const TensorFingerprint* stated_fingerprint(const Parameter& parameter) const override {
+    return fingerprint("parameters", parameter.name);
+  }
   const char* kind() const override { return "Tessera file"; }
   LoadReport load(const comm::ProcessGrid& grid, std::span<const Parameter> parameters,
                   std::span<const Slice> slices, std::span<float> shard,

@@ -43,8 +43,7 @@ struct LoadOptions {
   /// If not null: receives the sums of what was read from the files, hashed by the rank that read
   /// it, before it was exchanged or placed. Summed over the ranks it is the file's fingerprint.
   FingerprintTable* fingerprints = nullptr;
-  /// If not null: receives the sums of what is in the shards, hashed where it lies by its owner, as
-  /// soon as it was placed.
+  /// If not null: receives the sums of what its owner puts into the shard, hashed on the way.
   FingerprintTable* placed = nullptr;
 };
 
@@ -87,6 +86,8 @@ class Source {
   virtual Origin origin(const Parameter& parameter) const = 0;
   /// Bytes of the file that hold it, scales included. local.
   virtual std::int64_t stored_bytes(const Parameter& parameter) const = 0;
+  /// The fingerprint that it states for `parameter`, or null. local.
+  virtual const TensorFingerprint* stated_fingerprint(const Parameter&) const { return nullptr; }
   /// "Hugging Face directory" or "Tessera file", for messages.
   virtual const char* kind() const = 0;
 
