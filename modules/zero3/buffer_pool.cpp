@@ -5,62 +5,47 @@
 namespace tessera::zero3 {
 
 struct PoolState {
-  std::vector<BufferPool::Bytes> free;
+  std::shared_ptr<kernel::Arena> arena = std::make_shared<kernel::Arena>();
   std::int64_t in_use = 0;
   std::int64_t peak = 0;
-  std::int64_t reserved = 0;
 };
 
 BufferPool::BufferPool() : state_(std::make_shared<PoolState>()) {}
 
 BufferPool::Loan BufferPool::borrow(std::int64_t bytes) {
-  PoolState& s = *state_;
-  auto best = s.free.end();
-  for (auto it = s.free.begin(); it != s.free.end(); ++it) {
-    const auto capacity = static_cast<std::int64_t>(it->size());
-    const bool fits = capacity >= bytes && !is_too_large(capacity, bytes);
-    if (fits && (best == s.free.end() || it->size() < best->size())) best = it;
-  }
-  Bytes buffer;
-  if (best != s.free.end()) {
-    buffer = *best;
-    s.free.erase(best);
+  Loan loan(state_);
+  if (device_memory_is_checked()) {
+    loan.guarded_ = kernel::allocate<kernel::Vector<std::uint8_t>>("zero3 buffer", bytes);
+    loan.block_.data = reinterpret_cast<std::byte*>(loan.guarded_.data());
+    loan.block_.bytes = bytes;
   } else {
-    buffer = kernel::allocate<Bytes>("zero3 buffer", bytes);
-    s.reserved += bytes;
+    loan.block_ = state_->arena->take(bytes);
   }
-  const auto capacity = static_cast<std::int64_t>(buffer.size());
-  s.in_use += capacity;
-  s.peak = std::max(s.peak, s.in_use);
-  return Loan(state_, std::move(buffer), capacity);
+  state_->in_use += bytes;
+  state_->peak = std::max(state_->peak, state_->in_use);
+  return loan;
 }
 
+const std::shared_ptr<kernel::Arena>& BufferPool::arena() const { return state_->arena; }
 std::int64_t BufferPool::bytes_in_use() const { return state_->in_use; }
 std::int64_t BufferPool::peak_bytes() const { return state_->peak; }
-std::int64_t BufferPool::reserved_bytes() const { return state_->reserved; }
 
 void BufferPool::Loan::give_back() {
-  if (bytes_ == 0) return;
-  if (const auto pool = pool_.lock()) {
-    pool->in_use -= bytes_;
-    pool->free.push_back(buffer_);
-  }
-  buffer_ = Bytes();
-  bytes_ = 0;
+  if (!state_) return;
+  state_->in_use -= block_.bytes;
+  if (guarded_.data() == nullptr) state_->arena->give_back(block_);
+  guarded_ = {};
+  state_.reset();
+  block_ = {};
 }
 
 BufferPool::Loan& BufferPool::Loan::operator=(Loan&& other) noexcept {
   if (this == &other) return *this;
   give_back();
-  pool_ = std::move(other.pool_);
-  buffer_ = std::move(other.buffer_);
-  bytes_ = std::exchange(other.bytes_, 0);
+  state_ = std::move(other.state_);
+  guarded_ = std::exchange(other.guarded_, {});
+  block_ = std::exchange(other.block_, {});
   return *this;
 }
-
-BufferPool::Loan::Loan(Loan&& other) noexcept
-    : pool_(std::move(other.pool_)),
-      buffer_(std::move(other.buffer_)),
-      bytes_(std::exchange(other.bytes_, 0)) {}
 
 }  // namespace tessera::zero3

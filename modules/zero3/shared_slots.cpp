@@ -1,9 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "shared_slots.hpp"
 
-#include "tessera/zero3/buffer_pool.hpp"
-
 namespace tessera::zero3 {
+
+namespace {
+
+/// Lent to a small borrower, a large slot would be missing, and made a second time.
+bool is_too_large(std::int64_t capacity_bytes, std::int64_t bytes) {
+  return capacity_bytes > bytes + bytes / 4;
+}
+
+}  // namespace
 
 /// The smallest free one that is large enough, but none that a much larger unit will want.
 SharedSlot* SharedSlots::find(const NodeGroup& group, std::int64_t segment_bytes) {
@@ -11,7 +18,7 @@ SharedSlot* SharedSlots::find(const NodeGroup& group, std::int64_t segment_bytes
   for (SharedSlot& slot : slots_) {
     const std::int64_t capacity_bytes = slot.memory_.segment_bytes();
     if (slot.in_use_ || slot.group_ != &group || capacity_bytes < segment_bytes) continue;
-    if (BufferPool::is_too_large(capacity_bytes, segment_bytes)) continue;
+    if (is_too_large(capacity_bytes, segment_bytes)) continue;
     if (best == nullptr || capacity_bytes < best->memory_.segment_bytes()) best = &slot;
   }
   return best;

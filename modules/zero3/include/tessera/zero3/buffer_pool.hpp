@@ -1,56 +1,53 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reusable device buffers for gathered parameters and whole-unit gradients, so that a steady step
-// allocates nothing, with a counter that shows what is in use.
+// Buffers for gathered parameters and whole-unit gradients, on loan from an arena, so that a steady
+// step allocates nothing, with a counter that shows what is in use.
 #pragma once
 
 #include <cstdint>
 #include <memory>
-#include <vector>
+#include <utility>
 
-#include "kernel/view.hpp"
+#include "kernel/allocate.hpp"
+#include "kernel/arena.hpp"
 
 namespace tessera::zero3 {
 
 class BufferPool {
  public:
-  using Bytes = kernel::Vector<std::uint8_t>;
-
   /// A buffer on loan; gives itself back when destroyed. Content is undefined.
   class Loan {
    public:
     Loan() = default;
-    Loan(Loan&& other) noexcept;
+    Loan(Loan&& other) noexcept
+        : state_(std::move(other.state_)),
+          guarded_(std::exchange(other.guarded_, {})),
+          block_(std::exchange(other.block_, {})) {}
     Loan& operator=(Loan&& other) noexcept;
     ~Loan() { give_back(); }
 
     template <class T>
     T* as() const {
-      return reinterpret_cast<T*>(buffer_.data());
+      return reinterpret_cast<T*>(block_.data);
     }
     void give_back();
 
    private:
     friend class BufferPool;
-    Loan(std::weak_ptr<struct PoolState> pool, Bytes buffer, std::int64_t bytes)
-        : pool_(std::move(pool)), buffer_(std::move(buffer)), bytes_(bytes) {}
+    explicit Loan(std::shared_ptr<struct PoolState> state) : state_(std::move(state)) {}
 
-    std::weak_ptr<struct PoolState> pool_;
-    Bytes buffer_;
-    std::int64_t bytes_ = 0;
+    std::shared_ptr<struct PoolState> state_;
+    kernel::Vector<std::uint8_t> guarded_;  ///< in a run that checks device memory, not the arena's
+    kernel::Arena::Block block_;
   };
 
   BufferPool();
-  /// The smallest free buffer that is large enough and not too large, else a new one. local.
-  Loan borrow(std::int64_t bytes);
+  Loan borrow(std::int64_t bytes);  ///< local
 
-  /// Lent to a small borrower, a large buffer would be missing, and made a second time.
-  static bool is_too_large(std::int64_t capacity_bytes, std::int64_t bytes) {
-    return capacity_bytes > bytes + bytes / 4;
-  }
-
-  std::int64_t bytes_in_use() const;    ///< on loan now; 0 between steps
-  std::int64_t peak_bytes() const;      ///< on loan at most
-  std::int64_t reserved_bytes() const;  ///< held, in use or free
+  /// What the loans are taken from. Whoever takes from it, too, shares the memory that one of them
+  /// needs at a time.
+  const std::shared_ptr<kernel::Arena>& arena() const;
+  std::int64_t bytes_in_use() const;  ///< on loan now; 0 between steps
+  std::int64_t peak_bytes() const;    ///< on loan at most
 
  private:
   std::shared_ptr<struct PoolState> state_;
