@@ -5,6 +5,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cstdlib>
+#include <numeric>
 #include <string>
 
 #include "base/error.hpp"
@@ -91,6 +94,23 @@ ModelConfig parse_family(ConfigReader& json, const Family& family) {
   return config;
 }
 
+/// In chunks the head computes its logits twice, once for the loss and once for the gradient, so
+/// only matrices are cut whose gradient would take more than half a GiB. Chunks begin at whole
+/// blocks of the flat layout, which are whole blocks of a fingerprint, too.
+std::int64_t vocabulary_chunk(const ModelConfig& config) {
+  constexpr std::int64_t block = 64, largest_whole_bytes = 512 << 20, chunk_bytes = 128 << 20;
+  const std::int64_t row_bytes = config.hidden_size * std::int64_t{sizeof(float)};
+  const bool is_large = config.vocab_size * row_bytes > largest_whole_bytes;
+  std::int64_t rows = is_large ? chunk_bytes / row_bytes : config.vocab_size;
+  if (const char* text = std::getenv("TESSERA_VOCABULARY_CHUNK")) {
+    const std::int64_t wanted = std::atoll(text);
+    rows = wanted > 0 ? wanted : config.vocab_size;
+  }
+  const std::int64_t block_rows = block / std::gcd(block, config.hidden_size);
+  rows = std::max(rows / block_rows, std::int64_t{1}) * block_rows;
+  return rows < config.vocab_size ? rows : 0;
+}
+
 std::string amount(double parameters) {
   return parameters >= 1e9   ? fmt::format("{:.2f} B", parameters / 1e9)
          : parameters >= 1e6 ? fmt::format("{:.2f} M", parameters / 1e6)
@@ -109,6 +129,7 @@ ModelConfig parse_config(const std::string& json_text, const std::string& origin
   const Family& family = find_family(reader.text("model_type", ""), reader.name("model_type"));
   ModelConfig config = parse_family(reader, family);
   require_plausible(family, config, origin);
+  config.vocabulary_chunk = vocabulary_chunk(config);
   return config;
 }
 

@@ -2,6 +2,7 @@
 // The family's parameter tables, filled in with a model's sizes.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <set>
 #include <tessera/model/parameter_units.hpp>
 
@@ -112,6 +113,11 @@ class TableReader {
   bool is_original_;
 };
 
+std::int64_t chunks_of_vocabulary(const ModelConfig& config) {
+  if (config.vocabulary_chunk == 0) return 1;
+  return (config.vocab_size + config.vocabulary_chunk - 1) / config.vocabulary_chunk;
+}
+
 const Family& family_of(const ModelConfig& config) { return find_family(config.family, "family"); }
 
 }  // namespace
@@ -146,9 +152,32 @@ Naming detect_naming(const ModelConfig& config, const std::vector<std::string>& 
                                                                        : Naming::hugging_face;
 }
 
+std::vector<ParameterUnit> in_vocabulary_chunks(const ModelConfig& config,
+                                                std::vector<ParameterUnit> units) {
+  if (chunks_of_vocabulary(config) == 1) return units;
+  std::vector<ParameterUnit> result;
+  const auto push_chunks = [&](const std::string& name, const Parameter& parameter) {
+    for (std::int64_t begin = 0; begin < config.vocab_size; begin += config.vocabulary_chunk) {
+      const std::int64_t end = std::min(begin + config.vocabulary_chunk, config.vocab_size);
+      result.push_back({fmt::format("{}.rows {}", name, begin), false, {parameter}, {begin, end}});
+    }
+  };
+  for (ParameterUnit& unit : units) {
+    for (auto it = unit.parameters.begin(); it != unit.parameters.end();) {
+      const bool has_vocabulary = it->shape == Shape{config.vocab_size, config.hidden_size} &&
+                                  (&unit == &units.front() || &unit == &units.back());
+      if (has_vocabulary) push_chunks(unit.name, *it);
+      it = has_vocabulary ? unit.parameters.erase(it) : std::next(it);
+    }
+    if (!unit.parameters.empty()) result.push_back(std::move(unit));
+  }
+  return result;
+}
+
 std::vector<Parameter> all_parameters(const std::vector<ParameterUnit>& units) {
   std::vector<Parameter> all;
   for (const ParameterUnit& unit : units) {
+    if (unit.rows.begin > 0) continue;  // its parameter came with its first rows
     all.insert(all.end(), unit.parameters.begin(), unit.parameters.end());
   }
   return all;
@@ -188,16 +217,22 @@ std::vector<zero3::UnitSpec> place_units(const comm::ProcessGrid& grid, const Mo
   for (ParameterUnit& unit : units) {
     specs.push_back({std::move(unit.name), std::move(unit.parameters),
                      unit.is_expert ? zero3::Placement::expert(grid, config.num_experts)
-                                    : zero3::Placement::dense(grid)});
+                                    : zero3::Placement::dense(grid),
+                     unit.rows});
   }
   return specs;
 }
 
 UnitIndex::UnitIndex(const ModelConfig& config) {
-  std::size_t next = embedding + 1;
+  num_chunks_ = chunks_of_vocabulary(config);
+  std::size_t next = embedding + static_cast<std::size_t>(num_chunks_);
   for (const bool has_experts : config.layer_has_experts) {
     dense_.push_back(next);
     next += has_experts ? 2 : 1;
+  }
+  if (num_chunks_ > 1 && !config.tied_embeddings) {
+    first_head_chunk_ = next;
+    next += static_cast<std::size_t>(num_chunks_);
   }
   head_ = next;
 }

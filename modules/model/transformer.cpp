@@ -3,7 +3,6 @@
 
 #include "base/error.hpp"
 #include "base/phase_timer.hpp"
-#include "kernel/rows.hpp"
 #include "tessera/zero3/gather_buffer.hpp"
 
 namespace tessera::model {
@@ -60,7 +59,8 @@ Transformer<T>::Transformer(const comm::ProcessGrid& grid, ModelConfig config,
       config_(std::move(config)),
       store_(store),
       units_(config_),
-      recompute_(recompute) {}
+      recompute_(recompute),
+      pool_(store.pool().arena()) {}
 
 template <class T>
 PassResult Transformer<T>::pass(const Batch& batch, const PassOptions& options) {
@@ -89,19 +89,6 @@ PassResult Transformer<T>::pass(const Batch& batch, const PassOptions& options) 
 }
 
 template <class T>
-kernel::Matrix<float> Transformer<T>::embed(const Batch& batch) {
-  const TimedPhase timed(StepPhase::embed);
-  const UnitView<const T> embedding = gathered(UnitIndex::embedding);
-  store_.prefetch(units_.dense(0));
-  const auto x = kernel::new_matrix<float>("embedded", batch.num_tokens(), config_.hidden_size);
-  kernel::gather_rows<T, float>(
-      execution_, embedding.matrix("embed_tokens.weight", config_.vocab_size, config_.hidden_size),
-      batch.tokens, x);
-  store_.release(UnitIndex::embedding);
-  return x;
-}
-
-template <class T>
 kernel::Matrix<float> Transformer<T>::forward_layers(const Batch& batch, kernel::Matrix<float> x,
                                                      const PassOptions& options,
                                                      std::vector<Saved>& saved,
@@ -124,7 +111,7 @@ kernel::Matrix<float> Transformer<T>::forward_layers(const Batch& batch, kernel:
     // Gathered before the next unit's gather begins: all ranks wait for requests in one order.
     if (has_experts(layer)) gathered(units_.expert(layer));
     if (!is_last) store_.prefetch(units_.dense(layer + 1));
-    if (is_last && !routing_only) store_.prefetch(units_.head());
+    if (is_last && !routing_only) store_.prefetch(first_of_head());
     x = forward_mlp(layer, dense, x, balance, kept, result);
     store_.release(units_.dense(layer));
     if (has_experts(layer)) store_.release(units_.expert(layer));
@@ -178,34 +165,6 @@ kernel::Matrix<float> Transformer<T>::forward_mlp(std::int64_t layer,
   const std::vector<std::int64_t>& load = kept.moe.handle.local_load;
   result.expert_load.insert(result.expert_load.end(), load.begin(), load.end());
   return y;
-}
-
-template <class T>
-double Transformer<T>::head(const Batch& batch, kernel::Matrix<const float> x,
-                            const PassOptions& options, kernel::Matrix<float> dx) {
-  const TimedPhase timed(StepPhase::head);
-  const std::size_t head = units_.head();
-  const std::size_t vocabulary = config_.tied_embeddings ? UnitIndex::embedding : head;
-  const char* name = config_.tied_embeddings ? "embed_tokens.weight" : "lm_head.weight";
-  const UnitView<const T> weights = gathered(head), matrix = gathered(vocabulary);
-  if (options.with_gradient) {
-    prefetch_layer(config_.num_layers - 1);
-  }
-  const HeadWeights<T> head_weights{weights.vector("norm.weight", config_.hidden_size),
-                                    matrix.matrix(name, config_.vocab_size, config_.hidden_size)};
-  HeadGradients gradients;
-  if (options.with_gradient) {
-    gradients = {gradient(head).vector("norm.weight", config_.hidden_size),
-                 gradient(vocabulary).matrix(name, config_.vocab_size, config_.hidden_size)};
-  }
-  const double loss =
-      loss_head<T>(execution_, config_, head_weights, batch, x, options.loss_scale,
-                   options.with_gradient ? &gradients : nullptr, dx, options.logits);
-  store_.release(head);
-  if (config_.tied_embeddings) store_.release(vocabulary);
-  // A tied matrix keeps its gradient buffer: the embedding adds to it and reduces once.
-  if (options.with_gradient) store_.reduce(head);
-  return loss;
 }
 
 template <class T>
@@ -266,17 +225,6 @@ template <class T>
 void Transformer<T>::prefetch_layer(std::int64_t layer) {
   if (has_experts(layer)) store_.prefetch(units_.expert(layer));
   store_.prefetch(units_.dense(layer));
-}
-
-template <class T>
-void Transformer<T>::embed_backward(const Batch& batch, kernel::Matrix<const float> dx) {
-  const TimedPhase timed(StepPhase::embed);
-  const kernel::Matrix<float> dembedding =
-      gradient(UnitIndex::embedding)
-          .matrix("embed_tokens.weight", config_.vocab_size, config_.hidden_size);
-  kernel::scatter_add_rows(execution_, dx, batch.tokens,
-                           static_cast<std::int32_t>(config_.padding_id), dembedding);
-  store_.reduce(UnitIndex::embedding);
 }
 
 template <class T>

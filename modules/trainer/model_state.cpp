@@ -50,6 +50,7 @@ void add_datasets(const zero3::ParameterStore<T>& store, const ModelSource& mode
                   const char* group, std::vector<checkpoint::DatasetSpec>& datasets) {
   const bool are_moments = group != parameters_group;
   for (std::size_t i = 0; i < store.num_units(); ++i) {
+    if (!store.unit(i).has_first_rows()) continue;
     for (const Parameter& parameter : store.unit(i).parameters()) {
       if (are_moments && !parameter.trainable) continue;
       datasets.push_back(
@@ -127,8 +128,10 @@ ProgressBar bar_for(const char* what, const zero3::ParameterStore<T>& store,
 template <class T>
 std::int64_t num_elements_of_all(const zero3::ParameterStore<T>& store) {
   std::int64_t sum = 0;
-  for (std::size_t i = 0; i < store.num_units(); ++i)
+  for (std::size_t i = 0; i < store.num_units(); ++i) {
+    if (!store.unit(i).has_first_rows()) continue;
     for (const Parameter& parameter : store.unit(i).parameters()) sum += parameter.size();
+  }
   return sum;
 }
 
@@ -155,7 +158,7 @@ ModelSource describe_model(const comm::Communicator& world, const std::filesyste
   model.source = checkpoint::Source::open(world, model_path(world, path));
   model.config = model::parse_config(model.source->config_json(), path.string());
   model.keys = all_keys(model.config, keys);
-  model.units = parameter_units(model.config, naming_of(model));
+  model.units = in_vocabulary_chunks(model.config, parameter_units(model.config, naming_of(model)));
   if (const auto* tessera = dynamic_cast<const Hdf5Source*>(model.source.get())) {
     model.files = tessera->files();
     model.training = tessera->state();
@@ -182,7 +185,8 @@ ModelSource open_model(const comm::Communicator& world, const std::filesystem::p
 template <class T>
 zero3::ParameterStore<T> make_store(const comm::ProcessGrid& grid, const model::ModelConfig& config,
                                     zero3::GradientTransport transport) {
-  return zero3::ParameterStore<T>(place_units(grid, config, parameter_units(config)), transport);
+  return zero3::ParameterStore<T>(
+      place_units(grid, config, in_vocabulary_chunks(config, parameter_units(config))), transport);
 }
 
 template <class T>

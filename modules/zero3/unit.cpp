@@ -7,7 +7,8 @@ namespace tessera::zero3 {
 
 Unit::Unit(UnitSpec spec)
     : spec_(std::move(spec)),
-      layout_(spec_.parameters, spec_.placement.experts(), spec_.placement.group().size()),
+      layout_(spec_.parameters, spec_.placement.experts(), spec_.placement.group().size(),
+              spec_.rows),
       slices_(layout_.slices(spec_.parameters, spec_.placement.group().rank())) {
   for (const Parameter& parameter : spec_.parameters) {
     TESSERA_EXPECT(parameter.is_expert == spec_.placement.is_expert());

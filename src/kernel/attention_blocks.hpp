@@ -81,17 +81,6 @@ inline AttentionBlocks backward_blocks(const AttentionShape& shape, std::int64_t
   return attention_blocks(shape, 2 * (4 + narrow), element_bytes * shape.value_size);
 }
 
-/// What attention allocates while it runs, forward or backward, whichever is more.
-inline std::int64_t attention_scratch_bytes(const AttentionShape& shape,
-                                            std::int64_t element_bytes) {
-  constexpr std::int64_t row_terms_bytes = 8;  // of backward, per position and head
-  const std::int64_t forward = forward_blocks(shape, element_bytes).bytes;
-  const std::int64_t backward =
-      backward_blocks(shape, element_bytes).bytes +
-      shape.sequences * shape.length * shape.query_heads * row_terms_bytes;
-  return forward > backward ? forward : backward;
-}
-
 /// From the first key that one of the queries sees, or a few before it, to the last.
 inline Interval visible_keys(const AttentionShape& shape, Interval queries) {
   const std::int64_t oldest = queries.first - shape.window + 1;

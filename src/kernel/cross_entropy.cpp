@@ -4,6 +4,7 @@
 #include "kernel/cross_entropy.hpp"
 
 #include <cmath>
+#include <limits>
 
 #include "base/contract.hpp"
 #include "kernel/exponential.hpp"
@@ -174,6 +175,104 @@ double cross_entropy_gradient(const Execution& execution, Matrix<float> logits,
   return ordered_sum(execution, losses);
 }
 
+RowSums RowSums::rows(std::int64_t begin, std::int64_t end) const {
+  const auto part = Kokkos::make_pair(begin, end);
+  return {Kokkos::subview(maximum, part), Kokkos::subview(others, part),
+          Kokkos::subview(target, part)};
+}
+
+RowSums new_row_sums(const Execution& execution, std::int64_t rows) {
+  const RowSums sums{new_vector<float>("row maximum", rows), new_vector<double>("row sum", rows),
+                     new_vector<float>("target logit", rows)};
+  if (rows == 0) return sums;
+  // Finite, so that the first difference of maxima is no NaN; its exponential is 0.
+  Kokkos::deep_copy(execution, sums.maximum, -std::numeric_limits<float>::max());
+  Kokkos::deep_copy(execution, sums.others, 0.0);
+  Kokkos::deep_copy(execution, sums.target, 0.0f);
+  return sums;
+}
+
+void add_classes(const Execution& execution, Matrix<const float> logits,
+                 Vector<const std::int64_t> target, std::int64_t first, RowSums sums) {
+  TESSERA_EXPECT(target.size() == logits.extent(0) && sums.maximum.size() == logits.extent(0));
+  const auto num_classes = static_cast<std::int64_t>(logits.extent(1));
+  if (logits.size() == 0) return;
+  Kokkos::parallel_for(
+      "cross_entropy_classes", Team(execution, static_cast<int>(logits.extent(0)), Kokkos::AUTO),
+      KOKKOS_LAMBDA(const Member& team) {
+        const std::int64_t r = team.league_rank();
+        if (target(r) == ignored_label) return;
+        const float* row = logits.data() + r * num_classes;
+        const std::int64_t label = target(r) - first;
+        const bool has_label = label >= 0 && label < num_classes;
+        const std::int64_t before = has_label ? label : num_classes;
+        const float here = row_maximum(team, row, num_classes), old = sums.maximum(r);
+        const float maximum = here > old ? here : old;
+        const auto pass = [](std::int64_t, float) {};
+        double sum = sum_of_exponentials(team, row, 0, before, maximum, pass);
+        if (has_label) {
+          sum += sum_of_exponentials(team, row, label + 1, num_classes, maximum, pass);
+        }
+        team.team_barrier();
+        Kokkos::single(Kokkos::PerTeam(team), [&]() {
+          const double lead = static_cast<double>(old) - static_cast<double>(maximum);
+          sums.others(r) = sums.others(r) * std::exp(lead) + sum;
+          sums.maximum(r) = maximum;
+          if (has_label) sums.target(r) = row[label];
+        });
+      });
+}
+
+double cross_entropy(const Execution& execution, RowSums sums, Vector<const std::int64_t> target) {
+  const auto losses = new_vector<double>("losses of rows", target.size());
+  Kokkos::parallel_for(
+      "cross_entropy_sums", Range(execution, 0, static_cast<std::int64_t>(target.size())),
+      KOKKOS_LAMBDA(const std::int64_t r) {
+        const RowTotal row{sums.maximum(r), exp_nonpositive(sums.target(r) - sums.maximum(r)),
+                           sums.others(r)};
+        losses(r) = target(r) == ignored_label ? 0.0 : row_loss(row, sums.target(r));
+      });
+  return ordered_sum(execution, losses);
+}
+
+template <class T>
+void classes_gradient(const Execution& execution, Matrix<float> logits,
+                      Vector<const std::int64_t> target, std::int64_t first, float scale,
+                      RowSums sums) {
+  TESSERA_EXPECT(target.size() == logits.extent(0) && sums.maximum.size() == logits.extent(0));
+  const auto num_classes = static_cast<std::int64_t>(logits.extent(1));
+  if (logits.size() == 0) return;
+  Kokkos::parallel_for(
+      "cross_entropy_classes_gradient",
+      Team(execution, static_cast<int>(logits.extent(0)), Kokkos::AUTO),
+      KOKKOS_LAMBDA(const Member& team) {
+        const std::int64_t r = team.league_rank();
+        float* row = logits.data() + r * num_classes;
+        const auto each = Kokkos::TeamVectorRange(team, std::int64_t(0), num_classes);
+        if (target(r) == ignored_label) {
+          Kokkos::parallel_for(each, [=](const std::int64_t i) { row[i] = 0.0f; });  // of T, too
+          return;
+        }
+        const float maximum = sums.maximum(r);
+        const double others = sums.others(r);
+        const double total = others + exp_nonpositive(sums.target(r) - maximum);
+        Kokkos::parallel_for(
+            each, [=](const std::int64_t i) { row[i] = exp_nonpositive(row[i] - maximum); });
+        team.team_barrier();
+        scale_in_place<T>(team, row, num_classes, static_cast<float>(scale / total));
+        team.team_barrier();
+        const std::int64_t label = target(r) - first;
+        if (label < 0 || label >= num_classes) return;
+        Kokkos::single(Kokkos::PerTeam(team), [=]() {
+          put<T>(row, label, static_cast<float>(-scale * (others / total)));
+        });
+      });
+}
+
+template void classes_gradient<float>(const Execution&, Matrix<float>, Vector<const std::int64_t>,
+                                      std::int64_t, float, RowSums);
+template void classes_gradient<bf16>(const Execution&, Matrix<float>, Vector<const std::int64_t>,
+                                     std::int64_t, float, RowSums);
 template double cross_entropy_gradient<float>(const Execution&, Matrix<float>,
                                               Vector<const std::int64_t>, float);
 template double cross_entropy_gradient<bf16>(const Execution&, Matrix<float>,

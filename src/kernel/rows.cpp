@@ -72,6 +72,24 @@ void gather_rows(const Execution& execution, Matrix<const TS> source,
 }
 
 template <class T>
+void gather_rows_within(const Execution& execution, Matrix<const T> source, std::int64_t first,
+                        Vector<const std::int32_t> index, Matrix<float> destination) {
+  TESSERA_EXPECT(index.extent(0) == destination.extent(0));
+  const std::int64_t rows = source.extent(0), columns = destination.extent(1);
+  if (destination.size() == 0) return;
+  Kokkos::parallel_for(
+      "tessera::gather_rows_within",
+      Team(execution, static_cast<int>(destination.extent(0)), Kokkos::AUTO),
+      KOKKOS_LAMBDA(const Team::member_type& member) {
+        const std::int64_t r = member.league_rank(), from = index(r) - first;
+        if (from < 0 || from >= rows) return;
+        Kokkos::parallel_for(Kokkos::TeamVectorRange(member, columns), [&](const std::int64_t c) {
+          destination(r, c) = static_cast<float>(source(from, c));
+        });
+      });
+}
+
+template <class T>
 void scatter_rows(const Execution& execution, Matrix<const T> source,
                   Vector<const std::int32_t> index, Matrix<T> destination) {
   TESSERA_EXPECT(index.extent(0) == source.extent(0));
@@ -84,11 +102,12 @@ void scatter_rows(const Execution& execution, Matrix<const T> source,
 
 void scatter_add_rows(const Execution& execution, Matrix<const float> source,
                       Vector<const std::int32_t> index, std::int32_t skipped_index,
-                      Matrix<float> destination) {
+                      std::int64_t first_row, Matrix<float> destination) {
   TESSERA_EXPECT(index.extent(0) == source.extent(0));
   constexpr std::int64_t column_block = 512;
   const std::int64_t rows = source.extent(0);
   const std::int64_t columns = source.extent(1);
+  const std::int64_t destination_rows = destination.extent(0);
   if (rows == 0 || columns == 0) return;
   // A bucket owns the destination rows d with d % buckets == bucket and adds to each in the order
   // of the source rows: the result does not depend on the number of buckets.
@@ -101,8 +120,9 @@ void scatter_add_rows(const Execution& execution, Matrix<const float> source,
         const std::int64_t first = member.league_rank() % column_blocks * column_block;
         const std::int64_t last = first + column_block < columns ? first + column_block : columns;
         for (std::int64_t r = 0; r < rows; ++r) {
-          const std::int64_t d = index(r);
-          if (d % buckets != bucket || d == skipped_index) continue;
+          const std::int64_t d = index(r) - first_row;
+          if (d < 0 || d >= destination_rows) continue;
+          if (d % buckets != bucket || index(r) == skipped_index) continue;
           Kokkos::parallel_for(Kokkos::TeamVectorRange(member, first, last),
                                [&](const std::int64_t c) { destination(d, c) += source(r, c); });
         }
@@ -167,6 +187,8 @@ template void convert<bf16, bf16>(const Execution&, Vector<const bf16>, Vector<b
                                       Vector<const std::int32_t>, Matrix<float>);              \
   template void gather_rows<T, bf16>(const Execution&, Matrix<const T>,                        \
                                      Vector<const std::int32_t>, Matrix<bf16>);                \
+  template void gather_rows_within<T>(const Execution&, Matrix<const T>, std::int64_t,         \
+                                      Vector<const std::int32_t>, Matrix<float>);              \
   template void scatter_rows<T>(const Execution&, Matrix<const T>, Vector<const std::int32_t>, \
                                 Matrix<T>);
 TESSERA_INSTANTIATE(float)

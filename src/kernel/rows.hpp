@@ -48,16 +48,23 @@ template <class TS, class TD>
 void gather_rows(const Execution& execution, Matrix<const TS> source,
                  Vector<const std::int32_t> index, Matrix<TD> destination);
 
+/// destination[r, :] = source[index[r] - first, :] where the source has that row; other rows stay.
+/// index [N] i32; source [R, C] T: rows [first, first + R) of a longer matrix. local.
+template <class T>
+void gather_rows_within(const Execution& execution, Matrix<const T> source, std::int64_t first,
+                        Vector<const std::int32_t> index, Matrix<float> destination);
+
 /// destination[index[r], :] = source[r, :]; index holds each row at most once. local.
 template <class T>
 void scatter_rows(const Execution& execution, Matrix<const T> source,
                   Vector<const std::int32_t> index, Matrix<T> destination);
 
-/// destination[index[r], :] += source[r, :], f32, index with repetitions (embedding gradient).
-/// local.
+/// destination[index[r] - first, :] += source[r, :] where the destination has that row and it is
+/// not the skipped one; f32, index with repetitions (embedding gradient). destination [R, C]: rows
+/// [first, first + R) of a longer matrix. local.
 void scatter_add_rows(const Execution& execution, Matrix<const float> source,
                       Vector<const std::int32_t> index, std::int32_t skipped_index,
-                      Matrix<float> destination);
+                      std::int64_t first, Matrix<float> destination);
 
 /// y = x held to [-limit, limit], f32; a NaN passes. y may be x. local.
 void clamp(const Execution& execution, float limit, Matrix<const float> x, Matrix<float> y);
@@ -76,9 +83,12 @@ void add_column_sums(Matrix<const T> x, Vector<float> sum);
 template <class TS, class TD>
 void gather_rows(Matrix<const TS> source, Vector<const std::int32_t> index, Matrix<TD> destination);
 template <class T>
+void gather_rows_within(Matrix<const T> source, std::int64_t first,
+                        Vector<const std::int32_t> index, Matrix<float> destination);
+template <class T>
 void scatter_rows(Matrix<const T> source, Vector<const std::int32_t> index, Matrix<T> destination);
 void scatter_add_rows(Matrix<const float> source, Vector<const std::int32_t> index,
-                      std::int32_t skipped_index, Matrix<float> destination);
+                      std::int32_t skipped_index, std::int64_t first, Matrix<float> destination);
 void clamp(float limit, Matrix<const float> x, Matrix<float> y);
 void clamp_backward(float limit, Matrix<const float> x, Matrix<float> dx);
 }  // namespace reference

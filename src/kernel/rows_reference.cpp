@@ -43,11 +43,26 @@ void scatter_rows(Matrix<const T> source, Vector<const std::int32_t> index, Matr
   }
 }
 
+template <class T>
+void gather_rows_within(Matrix<const T> source, std::int64_t first,
+                        Vector<const std::int32_t> index, Matrix<float> destination) {
+  const std::int64_t end = first + static_cast<std::int64_t>(source.extent(0));
+  for (std::size_t r = 0; r < destination.extent(0); ++r) {
+    if (index(r) < first || index(r) >= end) continue;
+    for (std::size_t c = 0; c < destination.extent(1); ++c) {
+      destination(r, c) = static_cast<float>(source(index(r) - first, c));
+    }
+  }
+}
+
 void scatter_add_rows(Matrix<const float> source, Vector<const std::int32_t> index,
-                      std::int32_t skipped_index, Matrix<float> destination) {
+                      std::int32_t skipped_index, std::int64_t first, Matrix<float> destination) {
+  const std::int64_t end = first + static_cast<std::int64_t>(destination.extent(0));
   for (std::size_t r = 0; r < source.extent(0); ++r) {
-    if (index(r) == skipped_index) continue;
-    for (std::size_t c = 0; c < source.extent(1); ++c) destination(index(r), c) += source(r, c);
+    if (index(r) == skipped_index || index(r) < first || index(r) >= end) continue;
+    for (std::size_t c = 0; c < source.extent(1); ++c) {
+      destination(index(r) - first, c) += source(r, c);
+    }
   }
 }
 
@@ -70,6 +85,8 @@ void clamp_backward(float limit, Matrix<const float> x, Matrix<float> dx) {
   template void add_column_sums<T>(Matrix<const T>, Vector<float>);                                \
   template void gather_rows<T, float>(Matrix<const T>, Vector<const std::int32_t>, Matrix<float>); \
   template void gather_rows<T, bf16>(Matrix<const T>, Vector<const std::int32_t>, Matrix<bf16>);   \
+  template void gather_rows_within<T>(Matrix<const T>, std::int64_t, Vector<const std::int32_t>,   \
+                                      Matrix<float>);                                              \
   template void scatter_rows<T>(Matrix<const T>, Vector<const std::int32_t>, Matrix<T>);
 TESSERA_INSTANTIATE(float)
 TESSERA_INSTANTIATE(bf16)

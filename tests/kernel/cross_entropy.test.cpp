@@ -61,6 +61,69 @@ TEST_CASE("Cross-entropy is that of plain loops") {
   }
 }
 
+/// Classes in chunks of `width`, the last perhaps shorter, in any order.
+template <class T>
+void check_chunks(const Matrix<float>& logits, const Vector<std::int64_t>& target,
+                  std::int64_t width) {
+  const float scale = 0.37f;
+  const std::int64_t rows = logits.extent(0), num_classes = logits.extent(1);
+  const Matrix<T> expected("expected", rows, num_classes);
+  const double expected_loss = reference::cross_entropy<T>(logits, target, scale, expected);
+  const auto chunk_of = [&](std::int64_t first) {
+    const std::int64_t count = std::min(width, num_classes - first);
+    const Matrix<float> chunk("chunk", rows, count);
+    for (std::int64_t r = 0; r < rows; ++r) {
+      for (std::int64_t c = 0; c < count; ++c) chunk(r, c) = logits(r, first + c);
+    }
+    return chunk;
+  };
+  const RowSums sums = new_row_sums(Execution(), rows);
+  const std::int64_t last = (num_classes - 1) / width * width;
+  for (std::int64_t first = last; first >= 0; first -= width) {
+    add_classes(Execution(), chunk_of(first), target, first, sums);
+  }
+  const double loss = cross_entropy(Execution(), sums, target);
+  CHECK(loss == Approx(expected_loss).epsilon(1e-6).margin(1e-6));
+  const Matrix<T> gradient("gradient", rows, num_classes);
+  for (std::int64_t first = 0; first < num_classes; first += width) {
+    const auto chunk = chunk_of(first);
+    classes_gradient<T>(Execution(), chunk, target, first, scale, sums);
+    const auto part = unpacked<T>(chunk);
+    for (std::int64_t r = 0; r < rows; ++r) {
+      for (std::size_t c = 0; c < part.extent(1); ++c) gradient(r, first + c) = part(r, c);
+    }
+  }
+  CHECK(distance(gradient, expected) <= tolerance<T>());
+}
+
+TEST_CASE("Cross-entropy in chunks of classes is that of all at once") {
+  for (const std::int64_t num_classes : {1, 3, 64, 513, 1031}) {
+    for (const double largest : {1.0, 8.0, 80.0}) {
+      const auto logits = random_matrix<float>(13, num_classes, 1, -largest, largest);
+      const auto target = some_labels(13, num_classes);
+      for (const std::int64_t width : {1, 64, 500, 2000}) {
+        if (num_classes / width > 100) continue;
+        CAPTURE(num_classes, largest, width);
+        check_chunks<float>(logits, target, width);
+        check_chunks<bf16>(logits, target, width);
+      }
+    }
+  }
+}
+
+TEST_CASE("A sure row's gradient in chunks does not cancel") {
+  const Matrix<float> logits("logits", 1, 128);
+  logits(0, 70) = 40.0f;
+  const Vector<std::int64_t> target("target", 1);
+  target(0) = 70;
+  const RowSums sums = new_row_sums(Execution(), 1);
+  const Matrix<float> low(logits.data(), 1, 64), high(logits.data() + 64, 1, 64);
+  add_classes(Execution(), low, target, 0, sums);
+  add_classes(Execution(), high, target, 64, sums);
+  classes_gradient<float>(Execution(), high, target, 64, 1.0f, sums);
+  CHECK(static_cast<double>(logits(0, 70)) == Approx(-127.0 * std::exp(-40.0)).epsilon(1e-5));
+}
+
 TEST_CASE("Cross-entropy of no rows is zero") {
   const Matrix<float> none("none", 0, 100);
   CHECK(cross_entropy(Execution(), none, Vector<std::int64_t>()) == 0.0);

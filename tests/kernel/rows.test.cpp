@@ -120,9 +120,40 @@ TEST_CASE("Scattering with repetitions adds up in the order of the rows") {
     const auto index = random_indices(rows, 4, 22);
     const auto destination = random_matrix<float>(4, columns, 23);
     const auto expected = copy_of(destination);
-    scatter_add_rows(Execution(), source, index, 2, destination);
-    reference::scatter_add_rows(source, index, 2, expected);
+    scatter_add_rows(Execution(), source, index, 2, 0, destination);
+    reference::scatter_add_rows(source, index, 2, 0, expected);
     CHECK(distance(destination, expected) == 0.0);
+  }
+}
+
+template <class T>
+void check_chunks(std::int64_t rows, std::int64_t columns) {
+  const auto table = random_matrix<T>(7, columns, 25);
+  const auto dx = random_matrix<float>(rows, columns, 26);
+  const auto index = random_indices(rows, 7, 27);
+  const auto gathered = random_matrix<float>(rows, columns, 28);
+  const auto gradient = random_matrix<float>(7, columns, 29);
+  const auto whole = copy_of(gathered), expected = copy_of(gathered), sums = copy_of(gradient);
+  reference::gather_rows<T, float>(table, index, whole);
+  reference::scatter_add_rows(dx, index, 5, 0, sums);
+  for (const std::int64_t first : {0, 3, 6}) {
+    const std::int64_t count = std::min<std::int64_t>(3, 7 - first);
+    const Matrix<const T> chunk(table.data() + first * columns, count, columns);
+    gather_rows_within<T>(Execution(), chunk, first, index, gathered);
+    reference::gather_rows_within<T>(chunk, first, index, expected);
+    CHECK(distance(gathered, expected) == 0.0);
+    scatter_add_rows(Execution(), dx, index, 5, first,
+                     Matrix<float>(gradient.data() + first * columns, count, columns));
+  }
+  CHECK(distance(gathered, whole) == 0.0);
+  CHECK(distance(gradient, sums) == 0.0);
+}
+
+TEST_CASE("An embedding in chunks gives what the whole one gives") {
+  for (const auto& [rows, columns] : sizes) {
+    CAPTURE(rows, columns);
+    check_chunks<float>(rows, columns);
+    check_chunks<bf16>(rows, columns);
   }
 }
 

@@ -81,6 +81,9 @@ struct ModelConfig {
   /// gets no gradient from being looked up (a tied row still gets the one of the output
   /// projection).
   std::int64_t padding_id = -1;
+  /// Rows of the embedding and of the output matrix that are gathered at a time; 0: all. Not of the
+  /// file: chosen from their size, or by the variable TESSERA_VOCABULARY_CHUNK.
+  std::int64_t vocabulary_chunk = 0;
   std::vector<std::int64_t>
       layer_window;  ///< [num_layers] sliding window in positions, 0 = full attention
   std::vector<bool> layer_has_experts;  ///< [num_layers]

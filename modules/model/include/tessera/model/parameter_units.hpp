@@ -19,6 +19,7 @@ struct ParameterUnit {
   std::string name;  ///< "embedding", "layers.3", "layers.3.expert", "head"
   bool is_expert = false;
   std::vector<Parameter> parameters;
+  zero3::RowRange rows = {};  ///< of its one parameter: a chunk of the vocabulary
 };
 
 /// Whose tensor names a checkpoint has.
@@ -33,6 +34,12 @@ std::vector<ParameterUnit> parameter_units(const ModelConfig& config,
 
 /// The naming that more of `tensor_names` follow. local.
 Naming detect_naming(const ModelConfig& config, const std::vector<std::string>& tensor_names);
+
+/// The units as they are gathered: the embedding and the output matrix in chunks of
+/// config.vocabulary_chunk rows, each a unit of its own, where that is not 0. So no rank ever holds
+/// such a matrix or its gradient whole. local.
+std::vector<ParameterUnit> in_vocabulary_chunks(const ModelConfig& config,
+                                                std::vector<ParameterUnit> units);
 
 /// All parameters, in the order of the units. local.
 std::vector<Parameter> all_parameters(const std::vector<ParameterUnit>& units);
@@ -50,9 +57,17 @@ std::vector<zero3::UnitSpec> place_units(const comm::ProcessGrid& grid, const Mo
 /// Where the units of a model lie in parameter_units().
 class UnitIndex {
  public:
-  static constexpr std::size_t embedding = 0;
+  static constexpr std::size_t embedding = 0;  ///< or its first chunk
 
   explicit UnitIndex(const ModelConfig& config);
+  std::int64_t num_vocabulary_chunks() const { return num_chunks_; }
+  std::size_t embedding_chunk(std::int64_t chunk) const {
+    return embedding + static_cast<std::size_t>(chunk);
+  }
+  /// Of the matrix that gives the logits. @pre there are several chunks.
+  std::size_t head_chunk(std::int64_t chunk) const {
+    return first_head_chunk_ + static_cast<std::size_t>(chunk);
+  }
   std::size_t dense(std::int64_t layer) const { return dense_[static_cast<std::size_t>(layer)]; }
   /// @pre the layer has experts.
   std::size_t expert(std::int64_t layer) const { return dense(layer) + 1; }
@@ -60,6 +75,8 @@ class UnitIndex {
 
  private:
   std::vector<std::size_t> dense_;
+  std::int64_t num_chunks_ = 1;
+  std::size_t first_head_chunk_ = embedding;  // of the embedding, where that is tied
   std::size_t head_ = 0;
 };
 

@@ -57,7 +57,7 @@ class Transformer {
               Recompute recompute = Recompute::none);
 
   const ModelConfig& config() const { return config_; }
-  /// Where a pass takes all that it keeps and all its temporaries from.
+  /// Where a pass takes all that it keeps and all its temporaries from; of the store's arena.
   kernel::ViewPool& pool() { return pool_; }
 
   /// Loss of one micro-step; with_gradient: adds this step's gradient to the store's gradient
@@ -81,6 +81,13 @@ class Transformer {
                                     PassResult& result);
   double head(const Batch& batch, kernel::Matrix<const float> x, const PassOptions& options,
               kernel::Matrix<float> dx);
+  double head_in_chunks(const Batch& batch, kernel::Matrix<const float> x,
+                        const PassOptions& options, kernel::Matrix<float> dx);
+  std::int64_t first_row(std::int64_t chunk) const;
+  template <class E>
+  kernel::Matrix<E> rows_of(const UnitView<E>& unit, const char* name, std::int64_t chunk) const;
+  const char* output_name() const;
+  std::size_t first_of_head() const;
   void backward_layers(const Batch& batch, std::vector<Saved>& saved,
                        kernel::Vector<const float> aux_gradient, kernel::Matrix<float> dx);
   void forget_attention(AttentionSaved<T>& saved) const;

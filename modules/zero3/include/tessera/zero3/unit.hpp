@@ -17,6 +17,7 @@ struct UnitSpec {
   std::string name;  ///< e.g. "layers.3.expert"
   std::vector<Parameter> parameters;
   Placement placement;
+  RowRange rows = {};  ///< of its parameters that it has
 };
 
 class Unit {
@@ -28,6 +29,8 @@ class Unit {
   const std::string& name() const { return spec_.name; }
   const std::vector<Parameter>& parameters() const { return spec_.parameters; }
   const comm::Communicator& group() const { return spec_.placement.group(); }
+  /// False for a further chunk of a parameter that another unit begins.
+  bool has_first_rows() const { return spec_.rows.begin == 0; }
   const Placement& placement() const { return spec_.placement; }
   const FlatLayout& layout() const { return layout_; }
   const std::vector<Slice>& slices() const { return slices_; }  ///< of this rank
