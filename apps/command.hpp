@@ -28,6 +28,7 @@ Command add_export(CLI::App& program);
 Command add_import(CLI::App& program);
 Command add_inspect(CLI::App& program);
 Command add_ls(CLI::App& program);
+Command add_plan(CLI::App& program);
 Command add_probe(CLI::App& program);
 Command add_train(CLI::App& program);
 Command add_verify(CLI::App& program);

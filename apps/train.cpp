@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // `tessera train`: options of a training run.
+#include <cstdlib>
 #include <memory>
+#include <tessera/study/describe_plan.hpp>
 
 #include "base/log.hpp"
 #include "command.hpp"
@@ -42,19 +44,38 @@ void require_sensible(const trainer::TrainingOptions& options) {
   }
 }
 
+/// collective over grid.world().
+study::RunShape run_shape(const comm::ProcessGrid& grid, std::int64_t vocab_size,
+                          const trainer::TrainingOptions& training) {
+  trainer::TokenDataOptions data_options = training.data_options;
+  data_options.vocab_size = vocab_size;
+  const char* shared_memory = std::getenv("TESSERA_SHARED_MEMORY");
+  study::RunShape shape;
+  shape.num_ranks = grid.world().size();
+  shape.expert = grid.expert().size();
+  shape.ranks_per_node = grid.node().size();
+  shape.shares_memory = shared_memory == nullptr || std::string_view(shared_memory) != "off";
+  shape.batch = training.batch;
+  shape.micro_batch = training.micro_batch;
+  shape.length =
+      trainer::TokenData::open(grid.world(), training.data, data_options).sequence_length();
+  shape.dtype = training.dtype;
+  shape.optimizer = training.optimizer.kind;
+  shape.transport = training.gradient_transport;
+  shape.recompute = training.recompute;
+  return shape;
+}
+
 /// Keys, what each rank would read and the memory that it would need.
 int show_plan(const comm::ProcessGrid& grid, const trainer::TrainingOptions& training) {
   trainer::ModelSource model = open_start(grid, training);
   const std::vector<Parameter> parameters = all_parameters(model.units);
   const std::string keys = compare_keys(*model.source, parameters, model.keys).describe();
-  const std::vector<trainer::RankPlan> plans = plan_run(grid, model, training);
+  const std::vector<trainer::RankPlan> plans = plan_run(grid, model);
+  const study::RunShape shape = run_shape(grid, model.config.vocab_size, training);
   if (grid.world().rank() == 0) {
-    fmt::print("{}\n{}\n{}\n{}", model::describe(model.config), grid.describe(), keys,
-               describe(plans));
-    fmt::print(
-        "states: f32 weights, gradients and optimizer state; gathered: whole units in use; "
-        "activations:\nof one micro-batch with equally loaded experts; MPI, HDF5 and the "
-        "program itself come on top\n");
+    fmt::print("{}\n{}\n{}\n{}\n{}", model::describe(model.config), describe(shape), keys,
+               describe(plans), describe(plan_memory(model.config, shape)));
   }
   return 0;
 }

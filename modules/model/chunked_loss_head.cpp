@@ -20,7 +20,7 @@ auto rows_between(const V& matrix, std::int64_t begin, std::int64_t end) {
 /// Into columns [first, first + cols) of the host's [T, V], from row `begin` on.
 void copy_columns(const kernel::Matrix<float>& logits, std::int64_t begin, std::int64_t first,
                   std::int64_t vocab_size, float* destination) {
-  const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), logits);
+  const auto host = kernel::host_copy(logits);
   for (std::size_t row = 0; row < host.extent(0); ++row) {
     std::copy_n(&host(row, 0), host.extent(1),
                 destination + (begin + static_cast<std::int64_t>(row)) * vocab_size + first);

@@ -42,6 +42,17 @@ void write_beside_and_rename(const std::filesystem::path& path, const std::strin
   }
 }
 
+/// The number after `name` in a file of the kernel's, which has it in KiB; 0 without one.
+double mib_of(const char* path, const std::string& name) {
+  std::ifstream file(path);
+  std::string word;
+  while (file >> word) {
+    double kib = 0.0;
+    if (word == name && file >> kib) return kib / 1024.0;
+  }
+  return 0.0;
+}
+
 }  // namespace
 
 std::string to_json_line(const StepMetrics& metrics) {
@@ -59,15 +70,8 @@ std::string to_json_line(const StepMetrics& metrics) {
   return line.dump();
 }
 
-double peak_rss_mib() {
-  std::ifstream status("/proc/self/status");
-  std::string key;
-  while (status >> key) {
-    double kib = 0.0;
-    if (key == "VmHWM:" && status >> kib) return kib / 1024.0;
-  }
-  return 0.0;
-}
+double peak_rss_mib() { return mib_of("/proc/self/status", "VmHWM:"); }
+double proportional_set_mib() { return mib_of("/proc/self/smaps_rollup", "Pss:"); }
 
 MetricsWriter::MetricsWriter(const comm::Communicator& world, std::filesystem::path path,
                              std::int64_t resumed_step)

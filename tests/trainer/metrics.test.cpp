@@ -202,6 +202,8 @@ TEST_CASE("Peak memory is what the system says, in MiB") {
   CHECK(peak_rss_mib() >= 64.0);
   CHECK(peak_rss_mib() >= before);
   CHECK(peak_rss_mib() < 1e5);
+  CHECK(proportional_set_mib() >= 64.0);
+  CHECK(proportional_set_mib() <= peak_rss_mib());
   CHECK(block.back() == 1);
 }
 

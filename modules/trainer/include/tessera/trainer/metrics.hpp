@@ -34,6 +34,8 @@ std::string to_json_line(const StepMetrics& metrics);
 
 /// Highest resident memory of this process so far, VmHWM [MiB]. local.
 double peak_rss_mib();
+/// Memory of this process now, of what it shares with others its part [MiB]. local.
+double proportional_set_mib();
 
 /// Appends a line per step to a file, on rank 0. A full disk does not stop the training: the lines
 /// are kept, written when there is room again, and a warning is given once.
