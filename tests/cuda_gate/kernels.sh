@@ -4,38 +4,57 @@
 # Usage: kernels.sh print BUILD           the table of share/doc/gpu_kernels.md
 #        kernels.sh check BUILD TABLE     fails if a kernel spills above the limit that does not in TABLE
 set -euo pipefail
+(($# >= 2)) || { echo "usage: kernels.sh print BUILD | check BUILD TABLE" >&2; exit 2; }
 verb=$1 build=$2
 max_registers=128  # of 255; with more, fewer than four warps have room on a quarter of a multiprocessor
 max_spill=64       # bytes per thread, stores and loads
 
-# file, kernel, architecture, registers, spilled bytes, stack bytes, one line per kernel. The name of a kernel is that
-# of the function that launches it, with the number of the lambda there.
+# file, kernel, architecture, registers, spilled bytes, one line per kernel of ours: those whose lambda stands in a
+# function that takes the execution space first. The name is that function's with its types, and the number of the
+# lambda in the function that launches it. Taken from the mangled name, which c++filt does not always know.
 measured() {
   find "$build" -name '*.ptxas' | sort | while read -r file; do
-    local source=${file#"$build"/}
+    source=${file#"$build"/}
     source=${source/CMakeFiles\/*.dir\//}
     printf 'source %s\n' "${source%.o.ptxas}"
     cat "$file"
-  done | c++filt | awk '
+  done | awk '
+    function kernel_name(mangled,  before, types, i, all, last) {
+      if (!(i = index(mangled, "RKNS_4CudaE"))) return ""
+      before = substr(mangled, 1, i - 1)
+      if (!match(before, /[a-z_]+IK?(f|NS[0-9A-Z]*_4bf16E)E+N[A-Za-z0-9_]*$/) &&  # returns a class
+          !match(before, /[a-z_]+(I[KfdNS0-9A-Z_]*(4bf16E[KfdNS0-9A-Z_]*)*E)?E+[vd]?$/)) return ""
+      before = substr(before, RSTART)
+      match(before, /^[a-z_]+/)
+      types = substr(before, RLENGTH + 1)
+      before = substr(before, 1, RLENGTH)
+      sub(/^I/, "", types)
+      all = ""
+      while (types != "") {
+        sub(/^K/, "", types)
+        if (types ~ /^f/) { last = "float"; types = substr(types, 2) }
+        else if (match(types, /^NS[0-9A-Z]*_4bf16E?/)) { last = "bf16"; types = substr(types, RLENGTH + 1) }
+        else if (match(types, /^S[0-9A-Z]*_/)) types = substr(types, RLENGTH + 1)
+        else break
+        all = all (all == "" ? "" : ",") last
+      }
+      i = 1
+      if (match(mangled, /E[0-9]*_NS_1[01](Range|Team)Policy/)) {
+        last = substr(mangled, RSTART + 1)
+        i = last ~ /^_/ ? 1 : last + 2
+      }
+      return before (all == "" ? "" : "<" all ">") "#" i
+    }
     /^source / { source = $2 }
     /Compiling entry function/ {
-      text = $0
-      architecture = text
-      sub(/^.* for .sm_/, "sm_", architecture); sub(/[^a-z0-9_].*$/, "", architecture)
-      gsub(/_INTERNAL_[A-Za-z0-9_]*::/, "", text)
-      gsub(/\(anonymous namespace\)::|tessera::kernel::|tessera::/, "", text)
-      kernel = ""
-      if ($0 ~ /tessera/ && match(text, /[a-z_0-9]+(<[a-z0-9_, :]*>)?\(/)) {
-        kernel = substr(text, RSTART, RLENGTH - 1)
-        number = 1
-        if (match(text, /#[0-9]+\}/)) number = substr(text, RSTART + 1, RLENGTH - 2)
-        kernel = kernel "#" number
-      }
+      kernel = $7 ~ /7tessera/ ? kernel_name($7) : ""
+      architecture = $NF
+      gsub(/[^a-z0-9_]/, "", architecture)
     }
-    /bytes stack frame/ { stack = $1; spill = $5 + $9 }
+    /bytes stack frame/ { spill = $5 + $9 }
     /: Used [0-9]+ registers/ && kernel != "" {
       match($0, /Used [0-9]+/)
-      print source, kernel, architecture, substr($0, RSTART + 5, RLENGTH - 5), spill, stack
+      print source, kernel, architecture, substr($0, RSTART + 5, RLENGTH - 5), spill
       kernel = ""
     }' | sort -u
 }
@@ -62,8 +81,8 @@ print_table() {
 }
 
 check_spills() {
-  local table=$1 failed=0 file kernel architecture registers spill stack
-  while read -r file kernel architecture registers spill stack; do
+  local table=$1 failed=0 file kernel architecture registers spill
+  while read -r file kernel architecture registers spill; do
     ((spill > max_spill)) || continue
     if ! grep -F "| $file | \`$kernel\` |" "$table" | grep -q 'above the limit'; then
       echo "$file: $kernel spills $spill bytes per thread on $architecture (limit $max_spill) with $registers registers"
