@@ -24,7 +24,7 @@ configure() {
     -DTESSERA_TESTS=OFF -DTESSERA_WERROR=ON -DTESSERA_NATIVE=OFF -DCMAKE_CUDA_ARCHITECTURES="80-real;90-real" \
     -DCMAKE_CUDA_FLAGS=-Xptxas=-v -DCMAKE_CUDA_FLAGS_RELEASE=-DNDEBUG -DCMAKE_CXX_FLAGS_RELEASE="-O0 -DNDEBUG" \
     -DCMAKE_CUDA_COMPILER_LAUNCHER="$here/compile.sh" -DCMAKE_CXX_COMPILER_LAUNCHER="$here/compile.sh" \
-    -DCMAKE_EXE_LINKER_FLAGS=-Wl,--warn-unresolved-symbols "$@" >"$folder/configure.log" 2>&1 ||
+    -DCMAKE_EXE_LINKER_FLAGS=-Wl,--warn-unresolved-symbols >"$folder/configure.log" 2>&1 ||
     { cat "$folder/configure.log"; rm -f "$build/build.ninja"; exit 1; }
 }
 
