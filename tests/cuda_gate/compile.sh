@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Launches the compilers of the gate's build.
+# Launches the compilers of the gate's builds.
 #
-# nvcc: for both architectures where the source has a kernel. What ptxas says of registers and spills stays beside the
-# object, as <object>.ptxas.
+# nvcc: for both architectures where the source has a kernel. With TESSERA_GATE_PASS=device the device's part alone, a
+# third of the time; the object is then no object. What ptxas says of registers and spills stays beside it, as
+# <object>.ptxas.
 # The C++ compiler: a source that the gate compiles with the definitions of the ordinary build (TESSERA_GATE_HOST_BUILD)
 # becomes a copy of that build's object, which the gate only links.
 set -euo pipefail
@@ -21,18 +22,33 @@ for word in "$@"; do
 done
 launcher=(${CMAKE_CXX_COMPILER_LAUNCHER-})
 
-if [[ $1 == *nvcc ]]; then
-  command=("$@")
-  if ! grep -q KOKKOS_LAMBDA "$source"; then  # no kernel of its own: one architecture tells all
-    command=()
-    for word in "$@"; do [[ $word == --generate-code=*compute_80* ]] || command+=("$word"); done
-  fi
-  status=0
-  "${launcher[@]}" "${command[@]}" 2>"$object.log" || status=$?
-  grep '^ptxas info\|bytes stack frame' "$object.log" >"$object.ptxas" || true
+# compile WORD...: runs nvcc; its report goes to the object's, the rest where it belongs.
+compile() {
+  local status=0
+  "${launcher[@]}" "$@" 2>"$object.log" || status=$?
+  grep '^ptxas info\|bytes stack frame' "$object.log" >>"$object.ptxas" || true
   grep -v '^ptxas info\|bytes stack frame' "$object.log" >&2 || true
   rm "$object.log"
-  exit $status
+  return $status
+}
+
+if [[ $1 == *nvcc ]]; then
+  architectures=(90)
+  grep -q KOKKOS_LAMBDA "$source" && architectures=(80 90)  # elsewhere one tells all
+  words=()
+  for word in "$@"; do
+    [[ $word == --generate-code=* ]] && continue
+    [[ $word == -c && ${TESSERA_GATE_PASS-} == device ]] && word=-cubin
+    words+=("$word")
+  done
+  : >"$object.ptxas"
+  if [[ ${TESSERA_GATE_PASS-} == device ]]; then
+    for each in "${architectures[@]}"; do compile "${words[@]}" "-arch=sm_$each"; done
+  else
+    for each in "${architectures[@]}"; do words+=("-gencode=arch=compute_$each,code=sm_$each"); done
+    compile "${words[@]}"
+  fi
+  exit
 fi
 
 # The ordinary build's command for the object that has the same place in its tree.
