@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Datasets are created collectively; their parts are written independently, since they are small
 // and differ in number between ranks.
+#include <set>
 #include <tessera/checkpoint/flat_selection.hpp>
 #include <tessera/checkpoint/report_file.hpp>
 #include <vector>
@@ -78,6 +79,7 @@ struct ReportFile::Impl {
   QuietHdf5 quiet;
   Hdf5File file = {};
   bool is_committed = false;
+  std::set<std::string> created = {};
 
   ~Impl() {
     const comm::Phase phase("close report", world.options().deadline);
@@ -88,8 +90,17 @@ struct ReportFile::Impl {
 
   /// collective over world; errors are agreed.
   Hdf5Dataset create(const std::string& name, Dtype dtype, const Shape& shape) {
+    created.insert(name);
     return comm::agreed(world, "create " + name,
                         [&] { return create_dataset(name, dtype, shape); });
+  }
+  /// The same, or the one that has that name already: several units hold parts of it.
+  Hdf5Dataset create_or_open(const std::string& name, Dtype dtype, const Shape& shape) {
+    if (!created.contains(name)) return create(name, dtype, shape);
+    return comm::agreed(world, "open " + name, [&] {
+      return Hdf5Dataset(
+          hdf5_id(H5Dopen2(file.get(), ("/" + name).c_str(), H5P_DEFAULT), "cannot open " + name));
+    });
   }
   /// collective over world; errors are not agreed.
   Hdf5Dataset create_dataset(const std::string& name, Dtype dtype, const Shape& shape) {
@@ -146,8 +157,8 @@ void ReportFile::write_parameters(const std::string& group, std::span<const Para
                                   std::span<const Slice> slices, std::span<const float> shard) {
   const comm::Phase phase("write report", impl_->world.options().deadline);
   for (const Parameter& parameter : parameters) {
-    const Hdf5Dataset dataset =
-        impl_->create(group + "/" + parameter.name, Dtype::f32, parameter.checkpoint_shape());
+    const Hdf5Dataset dataset = impl_->create_or_open(group + "/" + parameter.name, Dtype::f32,
+                                                      parameter.checkpoint_shape());
     comm::agreed(impl_->world, "write " + parameter.name, [&] {
       for (const Slice& slice : slices) {
         if (slice.parameter->name != parameter.name) continue;
