@@ -45,7 +45,7 @@ void gemm_batched(const Execution& execution, std::int64_t batch, Operand<const 
   if (a.op_cols() > 0) {
     cublas::gemm_batched(execution, batch, a, a_batch_stride, b, b_batch_stride, c, c_batch_stride,
                          into);
-  } else if (into == Into::overwrite) {
+  } else if (into != Into::accumulate) {
     fill_rows<T>(execution, batch, c, c_batch_stride, nullptr);
   }
 }
@@ -72,7 +72,7 @@ void gemm_grouped(const Execution& execution, std::span<const Product<T, TC>> pr
   std::vector<float> keep;
   for (const auto& p : products) {
     expect_conformable(p.a, p.b, p.c);
-    TESSERA_EXPECT(p.bias == nullptr || into == Into::overwrite);
+    TESSERA_EXPECT(p.bias == nullptr || into != Into::accumulate);
     if (is_empty(p.c)) continue;
     const bool is_filled = into != Into::accumulate && (p.bias != nullptr || p.a.op_cols() == 0);
     if (is_filled) fill_rows(execution, 1, p.c, 0, p.bias);
