@@ -106,6 +106,7 @@ std::int64_t vocabulary_chunk(const ModelConfig& config) {
     const std::int64_t wanted = std::atoll(text);
     rows = wanted > 0 ? wanted : config.vocab_size;
   }
+  if (rows >= config.vocab_size) return 0;
   const std::int64_t block_rows = block / std::gcd(block, config.hidden_size);
   rows = std::max(rows / block_rows, std::int64_t{1}) * block_rows;
   return rows < config.vocab_size ? rows : 0;

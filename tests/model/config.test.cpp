@@ -270,3 +270,14 @@ TEST_CASE("a configuration that is too large or nested too deep is refused") {
   CHECK_THAT(refusal_of_text(R"({"a": )" + std::string(5000, '[') + std::string(5000, ']') + "}"),
              Catch::Contains("nested deeper"));
 }
+
+TEST_CASE("Vocabulary matrices are cut above half a GiB alone, into blocks of whole rows") {
+  const ModelConfig large = parse(released());
+  CHECK(large.vocabulary_chunk > 0);
+  CHECK(large.vocabulary_chunk * large.hidden_size * 4 <= 128 << 20);
+  CHECK(large.vocabulary_chunk * large.hidden_size % 64 == 0);
+  json small = released();
+  small["hidden_size"] = 48;
+  small["vocab_size"] = 200003;  // no block of rows divides it
+  CHECK(parse(small).vocabulary_chunk == 0);
+}
