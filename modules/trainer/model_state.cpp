@@ -24,7 +24,7 @@ constexpr const char* exp_avg_group = "optimizer/exp_avg";
 constexpr const char* exp_avg_sq_group = "optimizer/exp_avg_sq";
 
 template <class V>
-std::span<float> span_of(const V& view) {
+std::span<typename V::value_type> span_of(const V& view) {
   return {view.data(), view.size()};
 }
 
@@ -212,7 +212,7 @@ LoadReport load_parameters(const comm::ProcessGrid& grid, ModelSource& model,
   if (!proof) return report;
   for (std::size_t i = 0; i < store.num_units(); ++i) {
     const zero3::Unit& unit = store.unit(i);
-    const auto host = Kokkos::create_mirror_view_and_copy(Kokkos::HostSpace(), unit.master());
+    const auto host = kernel::host_copy(unit.master());
     proof->add(stored_parts(model, i, unit.parameters(), unit.slices()), span_of(host));
   }
   proof->require(grid.world());
