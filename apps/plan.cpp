@@ -74,16 +74,16 @@ nlohmann::ordered_json to_json(const study::MemoryPlan& plan) {
   return json;
 }
 
-void show_grids(const PlanOptions& options, const model::ModelConfig& config,
-                const study::RunShape& shape) {
+std::string describe_grids(const PlanOptions& options, const model::ModelConfig& config,
+                           const study::RunShape& shape) {
   const std::vector<study::GridPlan> grids = plan_grids(config, shape);
   std::optional<std::int64_t> limit_bytes;
   if (!options.memory.empty()) limit_bytes = parse_memory(options.memory);
   if (!options.as_json) {
-    fmt::print("{} ranks, {} per node; batch {} x {}, {}, recompute {}\n{}", shape.num_ranks,
-               shape.ranks_per_node, shape.batch, shape.length, options.dtype, options.recompute,
-               describe(grids, limit_bytes));
-    return;
+    return fmt::format("{}\n{} ranks, {} per node; batch {} x {}, {}, recompute {}\n{}",
+                       model::describe(config), shape.num_ranks, shape.ranks_per_node, shape.batch,
+                       shape.length, options.dtype, options.recompute,
+                       describe(grids, limit_bytes));
   }
   nlohmann::ordered_json json;
   for (const study::GridPlan& grid : grids) {
@@ -92,23 +92,24 @@ void show_grids(const PlanOptions& options, const model::ModelConfig& config,
                              {"memory", to_json(grid.memory)}});
   }
   if (const auto best = best_grid(grids, limit_bytes)) json["best_expert"] = grids[*best].expert;
-  fmt::print("{}\n", json.dump(2));
+  return json.dump(2) + "\n";
 }
 
-void show_ranks(const PlanOptions& options, const model::ModelConfig& config,
-                const study::RunShape& shape) {
+std::string describe_ranks(const PlanOptions& options, const model::ModelConfig& config,
+                           const study::RunShape& shape) {
   const std::vector<study::MemoryPlan> plans = plan_memory(config, shape);
   if (options.as_json) {
     nlohmann::ordered_json json;
     for (const study::MemoryPlan& plan : plans) json["plans"].push_back(to_json(plan));
-    fmt::print("{}\n", json.dump(2));
-    return;
+    return json.dump(2) + "\n";
   }
-  fmt::print("{}\n{}", describe(shape), describe(plans));
-  if (options.memory.empty()) return;
+  std::string text =
+      fmt::format("{}\n{}\n{}", model::describe(config), describe(shape), describe(plans));
+  if (options.memory.empty()) return text;
   const bool fits =
       largest(plans).rank_bytes() + study::program_bytes <= parse_memory(options.memory);
-  fmt::print("{} {} per rank.\n", fits ? "Fits into" : "Does not fit into", options.memory);
+  return text +
+         fmt::format("{} {} per rank.\n", fits ? "Fits into" : "Does not fit into", options.memory);
 }
 
 int run(const PlanOptions& options, bool chooses) {
@@ -127,9 +128,10 @@ int run(const PlanOptions& options, bool chooses) {
     fail(ErrorKind::usage, "--sequence-length {} is more than the model's {} positions",
          shape.length, config.max_position);
   }
-  if (world.rank() != 0) return 0;
-  if (!options.as_json) fmt::print("{}\n", model::describe(config));
-  chooses ? show_grids(options, config, shape) : show_ranks(options, config, shape);
+  // On all ranks, so that what is wrong is wrong on all.
+  const std::string text =
+      chooses ? describe_grids(options, config, shape) : describe_ranks(options, config, shape);
+  if (world.rank() == 0) fmt::print("{}", text);
   std::fflush(stdout);
   return 0;
 }
