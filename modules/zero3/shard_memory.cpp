@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstring>
 #include <tessera/zero3/shard_memory.hpp>
+#include <type_traits>
 
 #include "base/error.hpp"
 #include "kernel/allocate.hpp"
@@ -11,7 +12,8 @@
 namespace tessera::zero3 {
 
 ShardMemory::ShardMemory(const std::string& label, std::int64_t size) {
-  if (!kernel::host_sees_memory()) {
+  constexpr bool is_host = std::is_same_v<kernel::Memory, Kokkos::HostSpace>;
+  if (!is_host || !kernel::host_sees_memory()) {
     values_ = kernel::allocate_zeros<kernel::Vector<float>>(label, size);
     return;
   }

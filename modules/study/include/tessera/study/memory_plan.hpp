@@ -54,8 +54,8 @@ struct MemoryPlan {
   std::int64_t rank_bytes() const { return private_bytes() + node.sum() / ranks_per_node; }
 };
 
-/// What a rank takes before anything of a model is there: the program, its libraries, MPI. Differs
-/// with the installation; measured with Open MPI 4.1 on Debian 12.
+/// What a rank takes before anything of a model is there: the program, its libraries, MPI. An
+/// estimate: it differs with the installation, and `train` says at its end what it was.
 inline constexpr std::int64_t program_bytes = std::int64_t{64} << 20;
 
 /// Of each group of ranks that are alike: they hold equally many experts and sequences. At most
