@@ -135,7 +135,7 @@ void check_changing_batches(const std::string& name, int expert, Recompute recom
   }
   for (std::int64_t first = 0; first < run.num_sequences(); ++first) run.step(first, 3, 1e-3);
   // What is held follows what lives at once in the busiest step, and that follows the routing.
-  CHECK(run.arena().reserved_bytes() <= 1.15 * run.arena().peak_bytes());
+  CHECK(run.arena().reserved_bytes() <= 1.25 * run.arena().peak_bytes());
   CHECK(run.arena().reserved_bytes() <= 1.25 * seen.arena_bytes);
 }
 
