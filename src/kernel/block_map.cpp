@@ -8,6 +8,7 @@
 namespace tessera::kernel {
 
 std::optional<std::int64_t> BlockMap::take(std::int64_t bytes, std::int64_t limit_bytes) {
+  if (bytes == 0) return 0;  // a unit without elements: it is nowhere, and given back to nowhere
   bytes = rounded(bytes);
   auto best = holes_.end();
   for (auto it = holes_.begin(); it != holes_.end(); ++it) {
@@ -29,6 +30,7 @@ std::optional<std::int64_t> BlockMap::take(std::int64_t bytes, std::int64_t limi
 }
 
 void BlockMap::give_back(std::int64_t offset, std::int64_t bytes) {
+  if (bytes == 0) return;
   bytes = rounded(bytes);
   TESSERA_EXPECT(offset >= 0 && offset + bytes <= end_);
   used_bytes_ -= bytes;

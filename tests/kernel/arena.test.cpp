@@ -58,6 +58,16 @@ TEST_CASE("A block goes into the smallest hole that holds it, and holes grow tog
   CHECK(map.size_bytes() == 2304);
 }
 
+TEST_CASE("A block without bytes may outlive all others") {
+  BlockMap map;
+  const auto before = *map.take(500);
+  const auto empty = *map.take(0);
+  map.give_back(before, 500);
+  map.give_back(empty, 0);
+  CHECK(map.used_bytes() == 0);
+  CHECK(*map.take(500) == 0);
+}
+
 TEST_CASE("Blocks of an arena do not overlap, and the second time it does not grow") {
   const Growth growth = GENERATE(Growth::in_place, Growth::in_pieces);
   Arena arena(growth);
