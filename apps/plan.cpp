@@ -9,6 +9,7 @@
 #include <tessera/study/describe_plan.hpp>
 
 #include "base/error.hpp"
+#include "comm/agree.hpp"
 #include "command.hpp"
 #include "numeric_options.hpp"
 #include "tessera/checkpoint/source.hpp"
@@ -52,10 +53,12 @@ model::ModelConfig read_config(const comm::Communicator& world, const std::strin
     const auto source = checkpoint::Source::open(world, trainer::model_path(world, path));
     return model::parse_config(source->config_json(), path);
   }
-  std::ifstream file(path);
-  const std::string text{std::istreambuf_iterator<char>(file), {}};
-  if (!file) fail(ErrorKind::file, "{} cannot be read", path);
-  return model::parse_config(text, path);
+  return comm::agreed(world, "read the configuration", [&] {
+    std::ifstream file(path);
+    const std::string text{std::istreambuf_iterator<char>(file), {}};
+    if (!file) fail(ErrorKind::file, "{} cannot be read", path);
+    return model::parse_config(text, path);
+  });
 }
 
 nlohmann::ordered_json to_json(const study::MemoryPlan& plan) {

@@ -49,3 +49,20 @@ ends_within() {
   output=$(<"$directory/stdout")
   errors=$(<"$directory/stderr")
 }
+# a_rank_is_killed, a_rank_stops: in a job of four ranks, which must end; what it says is the caller's to check.
+a_rank_is_killed() {
+  start 4
+  kill -9 "$(a_rank)"
+  ends_within 20
+  ((code != 0)) || complain "exit code 0 after a rank was killed"
+  expect_error "signal 9"
+}
+a_rank_stops() {
+  start 4 --deadline 3
+  local stopped
+  stopped=$(a_rank)
+  kill -STOP "$stopped"
+  ends_within 30
+  ((code != 0)) || complain "exit code 0 after a rank stopped"
+  kill -9 "$stopped" 2>/dev/null
+}

@@ -21,20 +21,11 @@ expect_code 0
 expect_error "arrays travel by NCCL 2."
 
 # A rank is killed.
-start 4
-kill -9 "$(a_rank)"
-ends_within 20
-((code != 0)) || complain "exit code 0 after a rank was killed"
-expect_error "signal 9"
+a_rank_is_killed
 
 # A rank stops.
-start 4 --deadline 3
-stopped=$(a_rank)
-kill -STOP "$stopped"
-ends_within 30
-((code != 0)) || complain "exit code 0 after a rank stopped"
+a_rank_stops
 # It is missed before a call, or in the middle of one that the others have begun.
 [[ $errors =~ 'did not come within 3.0 s'|'not complete after 3.0 s' ]] ||
   complain "no message says that a rank is missed"
-kill -9 "$stopped" 2>/dev/null
 finish
