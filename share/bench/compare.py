@@ -77,7 +77,8 @@ def make_checkpoints(names, options):
             subprocess.run([sys.executable, shapes.__file__, name, str(directory)], check=True)
 
 
-def run_all(options):
+def run_all(options, results):
+    """Runs everything, and writes what there is after each run, since all of it takes long."""
     runs = []
     chosen = [programs.PROGRAMS[name] for name in options.programs.split(",")]
     for name in options.shapes.split(","):
@@ -92,22 +93,20 @@ def run_all(options):
                                          options.output / "runs" / f"{name}-{program.name}-{i + 1}", options)
                 run.round = i + 1
                 runs.append(run)
+                saved = {"description": describe(options), "runs": [asdict(each) for each in runs]}
+                results.write_text(json.dumps(saved, indent=1) + "\n")
                 times = " ".join(f"{step['step_s']:.2f}" for step in run.steps)
                 print(f"{name}, round {i + 1}, {program.name}: {run.error or times + ' s'}", flush=True)
-    return runs
 
 
 def main():
     options = arguments()
     results = options.output / "results.json"
-    if options.report_only:
-        saved = json.loads(results.read_text())
-    else:
+    if not options.report_only:
         options.output.mkdir(parents=True, exist_ok=True)
         make_checkpoints(options.shapes.split(","), options)
-        runs = run_all(options)
-        saved = {"description": describe(options), "runs": [asdict(run) for run in runs]}
-        results.write_text(json.dumps(saved, indent=1) + "\n")
+        run_all(options, results)
+    saved = json.loads(results.read_text())
     runs = [programs.Run(**run) for run in saved["runs"]]
     text = report.markdown(runs, saved["description"])
     (options.output / "report.md").write_text(text + "\n")
