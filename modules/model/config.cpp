@@ -6,9 +6,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cstdlib>
 #include <numeric>
+#include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/error.hpp"
 #include "family_config.hpp"
@@ -94,6 +97,22 @@ ModelConfig parse_family(ConfigReader& json, const Family& family) {
   return config;
 }
 
+/// TESSERA_VOCABULARY_CHUNK; empty where it is not set.
+std::optional<std::int64_t> wanted_vocabulary_chunk() {
+  const char* variable = std::getenv("TESSERA_VOCABULARY_CHUNK");
+  if (variable == nullptr || *variable == '\0') return std::nullopt;
+  const std::string_view text(variable);
+  std::int64_t rows = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), rows);
+  if (error != std::errc() || end != text.data() + text.size() || rows < 0) {
+    fail(ErrorKind::usage,
+         "TESSERA_VOCABULARY_CHUNK is '{}' (it is how many rows of the vocabulary matrices are "
+         "gathered at a time); give a whole number, 0 for all rows, or leave it unset",
+         text);
+  }
+  return rows;
+}
+
 /// In chunks the head computes its logits twice, once for the loss and once for the gradient, so
 /// only matrices are cut whose gradient would take more than half a GiB. Chunks begin at whole
 /// blocks of the flat layout, which are whole blocks of a fingerprint, too.
@@ -102,9 +121,8 @@ std::int64_t vocabulary_chunk(const ModelConfig& config) {
   const std::int64_t row_bytes = config.hidden_size * std::int64_t{sizeof(float)};
   const bool is_large = config.vocab_size * row_bytes > largest_whole_bytes;
   std::int64_t rows = is_large ? chunk_bytes / row_bytes : config.vocab_size;
-  if (const char* text = std::getenv("TESSERA_VOCABULARY_CHUNK")) {
-    const std::int64_t wanted = std::atoll(text);
-    rows = wanted > 0 ? wanted : config.vocab_size;
+  if (const auto wanted = wanted_vocabulary_chunk()) {
+    rows = *wanted > 0 ? *wanted : config.vocab_size;
   }
   if (rows >= config.vocab_size) return 0;
   const std::int64_t block_rows = block / std::gcd(block, config.hidden_size);

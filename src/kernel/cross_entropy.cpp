@@ -10,6 +10,7 @@
 #include "kernel/exponential.hpp"
 #include "kernel/launch.hpp"
 #include "kernel/ordered_sum.hpp"
+#include "kernel/sum_exponentials.hpp"
 
 namespace tessera::kernel {
 namespace {
@@ -40,46 +41,51 @@ KOKKOS_INLINE_FUNCTION float row_maximum(const Member& team, const float* logits
   return from_ordered_bits(largest);
 }
 
-/// Sum of exp(logit - maximum) over [begin, end); hands each to `keep`. f32 within a block; f64
-/// over blocks, because a vocabulary is long enough for f32 sums to lose three digits.
-template <class Keep>
+/// Sum of exp(logit - maximum) over [begin, end), which are kept in `kept` unless it is null. f32
+/// within a block; f64 over blocks, because a vocabulary is long enough for f32 sums to lose three
+/// digits. A template, so that the half for the other kind of memory is not compiled.
+template <bool on_host = kernels_run_on_host>
 KOKKOS_INLINE_FUNCTION double sum_of_exponentials(const Member& team, const float* logits,
                                                   std::int64_t begin, std::int64_t end,
-                                                  float maximum, const Keep& keep) {
+                                                  float maximum, float* kept) {
   // Of one member of a team. On a host a team is a thread, on a GPU a few hundred.
-  constexpr std::int64_t block = kernels_run_on_host ? 512 : 512 * 256;
+  constexpr std::int64_t block = on_host ? 512 : 512 * 256;
   double sum = 0.0;
   for (std::int64_t first = begin; first < end; first += block) {
     const std::int64_t last = first + block < end ? first + block : end;
-    float block_sum = 0.0f;
-    Kokkos::parallel_reduce(
-        Kokkos::TeamVectorRange(team, first, last),
-        [=](const std::int64_t i, float& running) {
-          const float e = exp_nonpositive(logits[i] - maximum);
-          keep(i, e);
-          running += e;
-        },
-        block_sum);
-    sum += block_sum;
+    if constexpr (on_host) {
+      float passed[block];
+      float* to = kept == nullptr ? passed : kept + first;
+      sum += sum_exponentials(logits + first, last - first, maximum, to);
+    } else {
+      float block_sum = 0.0f;
+      Kokkos::parallel_reduce(
+          Kokkos::TeamVectorRange(team, first, last),
+          [=](const std::int64_t i, float& running) {
+            const float e = exp_nonpositive(logits[i] - maximum);
+            if (kept != nullptr) kept[i] = e;
+            running += e;
+          },
+          block_sum);
+      sum += block_sum;
+    }
   }
   return sum;
 }
 
-template <class Keep>
+/// `kept` as above.
 KOKKOS_INLINE_FUNCTION RowTotal row_total(const Member& team, const float* logits,
                                           std::int64_t num_classes, std::int64_t label,
-                                          const Keep& keep) {
+                                          float* kept) {
   const float maximum = row_maximum(team, logits, num_classes);
   const double target = exp_nonpositive(logits[label] - maximum);
-  const double below = sum_of_exponentials(team, logits, 0, label, maximum, keep);
-  const double above = sum_of_exponentials(team, logits, label + 1, num_classes, maximum, keep);
+  const double below = sum_of_exponentials(team, logits, 0, label, maximum, kept);
+  const double above = sum_of_exponentials(team, logits, label + 1, num_classes, maximum, kept);
   return {maximum, target, below + above};
 }
 
 KOKKOS_INLINE_FUNCTION double row_loss(const RowTotal& row, float target_logit) {
-  // f32, whose conversion keeps the compiler from adding the two to the sum one by one.
-  const float lead = row.maximum - target_logit;
-  return std::log(row.total()) + lead;
+  return std::log(row.total()) + static_cast<double>(row.maximum - target_logit);
 }
 
 /// Through memcpy, because the floats and what replaces them lie in the same memory.
@@ -114,8 +120,7 @@ template <class T>
 KOKKOS_INLINE_FUNCTION double replace_row(const Member& team, float* row, std::int64_t num_classes,
                                           std::int64_t label, float scale) {
   const float target_logit = row[label];
-  const RowTotal sums = row_total(team, row, num_classes, label,
-                                  [=](const std::int64_t i, const float e) { row[i] = e; });
+  const RowTotal sums = row_total(team, row, num_classes, label, row);
   team.team_barrier();
   scale_in_place<T>(team, row, num_classes, static_cast<float>(scale / sums.total()));
   team.team_barrier();
@@ -141,8 +146,7 @@ double cross_entropy(const Execution& execution, Matrix<const float> logits,
         const std::int64_t label = target(team.league_rank());
         double loss = 0.0;
         if (label != ignored_label) {
-          const RowTotal sums =
-              row_total(team, row, num_classes, label, [](std::int64_t, float) {});
+          const RowTotal sums = row_total(team, row, num_classes, label, nullptr);
           loss = row_loss(sums, row[label]);
         }
         Kokkos::single(Kokkos::PerTeam(team), [=]() { losses(team.league_rank()) = loss; });
@@ -208,10 +212,9 @@ void add_classes(const Execution& execution, Matrix<const float> logits,
         const std::int64_t before = has_label ? label : num_classes;
         const float here = row_maximum(team, row, num_classes), old = sums.maximum(r);
         const float maximum = here > old ? here : old;
-        const auto pass = [](std::int64_t, float) {};
-        double sum = sum_of_exponentials(team, row, 0, before, maximum, pass);
+        double sum = sum_of_exponentials(team, row, 0, before, maximum, nullptr);
         if (has_label) {
-          sum += sum_of_exponentials(team, row, label + 1, num_classes, maximum, pass);
+          sum += sum_of_exponentials(team, row, label + 1, num_classes, maximum, nullptr);
         }
         team.team_barrier();
         Kokkos::single(Kokkos::PerTeam(team), [&]() {

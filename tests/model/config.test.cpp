@@ -281,3 +281,26 @@ TEST_CASE("Vocabulary matrices are cut above half a GiB alone, into blocks of wh
   small["vocab_size"] = 200003;  // no block of rows divides it
   CHECK(parse(small).vocabulary_chunk == 0);
 }
+
+TEST_CASE("the environment chooses the vocabulary's chunk, by a whole number alone") {
+  const std::int64_t usual = parse(released()).vocabulary_chunk;
+  const auto chosen = [](const char* text) {
+    setenv("TESSERA_VOCABULARY_CHUNK", text, 1);
+    std::int64_t rows = -1;
+    try {
+      rows = parse(released()).vocabulary_chunk;
+    } catch (const tessera::Error& error) {
+      CHECK(error.kind() == tessera::ErrorKind::usage);
+      CHECK_THAT(error.what(),
+                 Catch::Contains("TESSERA_VOCABULARY_CHUNK is '" + std::string(text) + "'"));
+    }
+    unsetenv("TESSERA_VOCABULARY_CHUNK");
+    return rows;
+  };
+  CHECK(chosen("1000") == 1000);
+  CHECK(chosen("0") == 0);
+  CHECK(chosen("") == usual);
+  for (const char* text : {"many", "16 rows", "1e3", "-1", "99999999999999999999"}) {
+    CHECK(chosen(text) == -1);
+  }
+}
