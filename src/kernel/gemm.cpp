@@ -36,8 +36,9 @@ const packed::Backend* forced_backend(std::string_view option) {
   for (const packed::Backend* const backend : packed::backends()) {
     if (backend->option == option && backend->is_available()) return backend;
   }
-  if (option != "amx" && option != "avx512") {
-    fail(ErrorKind::usage, "TESSERA_GEMM={} is none of amx, avx512, onednn", option);
+  if (option != "amx" && option != "avx512_bf16" && option != "avx512_f32") {
+    fail(ErrorKind::usage, "TESSERA_GEMM={} is none of amx, avx512_bf16, avx512_f32, onednn",
+         option);
   }
   fail(ErrorKind::usage,
        "TESSERA_GEMM={}, which the processor, its system or the compiler of this program does not "

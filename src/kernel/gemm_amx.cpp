@@ -194,7 +194,7 @@ bool is_available() {
   constexpr unsigned tile_state = 1u << 17 | 1u << 18;         // xcr0
   constexpr long request_permission = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  if (!avx512()->is_available()) return false;
+  if (!avx512_bf16()->is_available()) return false;
   if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0 || (edx & amx_bits) != amx_bits) {
     return false;
   }

@@ -115,9 +115,11 @@ struct Backend {
 };
 
 const Backend* amx();
-const Backend* avx512();
+const Backend* avx512_bf16();
+const Backend* avx512_f32();
 
-/// Those that this program was compiled with, best first; not all need be available. local.
+/// Those that this program was compiled with, the best for this processor first; not all need be
+/// available. local.
 std::span<const Backend* const> backends();
 
 /// C = A B or C += A B. local; host memory.

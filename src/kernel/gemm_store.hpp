@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the AVX-512 and the AMX product share: the blocks of k, and how sums come into C. To be
-// included only by files that are compiled for AVX512-BF16: everything here has internal linkage,
-// so that no other file can come by these instructions.
+// included only by files that are compiled for AVX-512: everything here has internal linkage, so
+// that no other file can come by these instructions.
 #pragma once
 
 #include "kernel/gemm_packed.hpp"
 
-#ifdef __AVX512BF16__
+#ifdef __AVX512DQ__
 #include <immintrin.h>
 
 namespace tessera::kernel::packed {
@@ -26,6 +26,21 @@ inline __m512 widen(__m256i bits) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
 }
 
+/// To nearest even; NaN stays NaN.
+#ifdef __AVX512BF16__
+inline __m256i narrow(__m512 sums) { return reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(sums)); }
+#else
+inline __m256i narrow(__m512 sums) {
+  const __m512i bits = _mm512_castps_si512(sums);
+  const __m512i last = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i half = _mm512_add_epi32(last, _mm512_set1_epi32(0x7fff));
+  const __mmask16 is_nan = _mm512_cmp_ps_mask(sums, sums, _CMP_UNORD_Q);
+  const __m512i rounded =
+      _mm512_mask_or_epi32(_mm512_add_epi32(bits, half), is_nan, bits, _mm512_set1_epi32(0x400000));
+  return _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16));
+}
+#endif
+
 /// Sixteen sums of one row, the lanes of `mask` only, to c.
 inline void store_sums(const Result& c, std::int64_t row, std::int64_t col, __mmask16 mask,
                        __m512 sums) {
@@ -36,7 +51,7 @@ inline void store_sums(const Result& c, std::int64_t row, std::int64_t col, __mm
   if (c.is_bf16) {
     bf16* const at = static_cast<bf16*>(c.data) + offset;
     if (c.accumulates) sums = _mm512_add_ps(widen(_mm256_maskz_loadu_epi16(mask, at)), sums);
-    _mm256_mask_storeu_epi16(at, mask, reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(sums)));
+    _mm256_mask_storeu_epi16(at, mask, narrow(sums));
   } else {
     float* const at = static_cast<float*>(c.data) + offset;
     if (c.bypasses_caches) return _mm512_stream_ps(at, sums);
@@ -53,7 +68,7 @@ inline void store_four(const Result& c, std::int64_t offset, __mmask8 mask, __m1
       const __m128i old = _mm_cvtepu16_epi32(_mm_maskz_loadu_epi16(mask, at));
       sums = _mm_add_ps(_mm_castsi128_ps(_mm_slli_epi32(old, 16)), sums);
     }
-    _mm_mask_storeu_epi16(at, mask, reinterpret_cast<__m128i>(_mm_cvtneps_pbh(sums)));
+    _mm_mask_storeu_epi16(at, mask, _mm256_castsi256_si128(narrow(_mm512_castps128_ps512(sums))));
   } else {
     float* const at = static_cast<float*>(c.data) + offset;
     if (c.accumulates) sums = _mm_add_ps(_mm_maskz_loadu_ps(mask, at), sums);

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The packed product with AVX512-BF16: 8 rows x 32 columns of sums in registers, A broadcast two k
-// at a time. Includes nothing whose inline functions other files could be linked to.
+// The packed product with AVX-512: 8 rows x 32 columns of sums in registers, A broadcast. How 32 k
+// are multiplied is left to the file that includes this. Everything has internal linkage, so that
+// no other file can come by these instructions.
+#pragma once
+
 #include <immintrin.h>
 
 #include "kernel/gemm_pack.hpp"
@@ -82,35 +85,17 @@ void store_transposed(const Block& block, const __m512 (&sums)[num_rows][num_vec
   }
 }
 
-/// Addresses of packed rows are known to the compiler.
-template <bool is_packed, int num_rows, int num_vectors>
+/// Tiles provides
+///   template <bool is_packed> static void add(const Block&, __m512 (&sums)[num_rows][num_vectors])
+/// which adds the products of all tiles of the block to its sums, and calls prefetch(*block.ahead,
+/// block.lines_ahead) with each tile.
+template <class Tiles, bool is_packed, int num_rows, int num_vectors>
 void multiply_block(const Block& block) {
   __m512 sums[num_rows][num_vectors];
   for_each_sum<num_rows, num_vectors>([&](int r, int v) { sums[r][v] = _mm512_setzero_ps(); });
   if (block.sums_after == nullptr && !block.c.bypasses_caches)
     prefetch(block.c, num_rows, block.cols);
-  const char *a = block.a, *b = block.b;
-  const std::int64_t a_row_bytes = is_packed ? 64 : block.a_row_bytes;
-  const std::int64_t a_tile_bytes = is_packed ? tile_bytes : 64;
-  for (std::int64_t t = 0; t < block.num_tiles; ++t, a += a_tile_bytes, b += panel_tile_bytes) {
-    for (int r = 0; r < num_rows; ++r) {
-      _mm_prefetch(a + r * a_row_bytes + prefetched_tiles * a_tile_bytes, _MM_HINT_T0);
-    }
-    prefetch(*block.ahead, block.lines_ahead);
-#pragma GCC unroll 4
-    for (int pair = 0; pair < 16; ++pair) {
-      __m512bh columns[num_vectors];
-      for (int v = 0; v < num_vectors; ++v) {
-        columns[v] = reinterpret_cast<__m512bh>(_mm512_load_si512(b + pair * 128 + v * 64));
-      }
-      for_each_sum<num_rows, num_vectors>([&](int r, int v) {
-        int two;
-        __builtin_memcpy(&two, a + r * a_row_bytes + pair * 4, sizeof two);
-        const auto row = reinterpret_cast<__m512bh>(_mm512_set1_epi32(two));
-        sums[r][v] = _mm512_dpbf16_ps(sums[r][v], row, columns[v]);
-      });
-    }
-  }
+  Tiles::template add<is_packed>(block, sums);
   if (block.sums_before != nullptr) {
     for_each_sum<num_rows, num_vectors>([&](int r, int v) {
       const float* const before = block.sums_before + r * block.sums_stride + v * 16;
@@ -129,21 +114,22 @@ void multiply_block(const Block& block) {
   });
 }
 
-template <bool is_packed, int num_vectors>
+template <class Tiles, bool is_packed, int num_vectors>
 void multiply_block(std::int64_t num_rows, const Block& block) {
   switch (num_rows) {
-    case 1: return multiply_block<is_packed, 1, num_vectors>(block);
-    case 2: return multiply_block<is_packed, 2, num_vectors>(block);
-    case 3: return multiply_block<is_packed, 3, num_vectors>(block);
-    case 4: return multiply_block<is_packed, 4, num_vectors>(block);
-    case 5: return multiply_block<is_packed, 5, num_vectors>(block);
-    case 6: return multiply_block<is_packed, 6, num_vectors>(block);
-    case 7: return multiply_block<is_packed, 7, num_vectors>(block);
-    default: return multiply_block<is_packed, block_rows, num_vectors>(block);
+    case 1: return multiply_block<Tiles, is_packed, 1, num_vectors>(block);
+    case 2: return multiply_block<Tiles, is_packed, 2, num_vectors>(block);
+    case 3: return multiply_block<Tiles, is_packed, 3, num_vectors>(block);
+    case 4: return multiply_block<Tiles, is_packed, 4, num_vectors>(block);
+    case 5: return multiply_block<Tiles, is_packed, 5, num_vectors>(block);
+    case 6: return multiply_block<Tiles, is_packed, 6, num_vectors>(block);
+    case 7: return multiply_block<Tiles, is_packed, 7, num_vectors>(block);
+    default: return multiply_block<Tiles, is_packed, block_rows, num_vectors>(block);
   }
 }
 
 /// Tiles [first, first + num_tiles) of k, for one panel and all rows of the strip.
+template <class Tiles>
 void multiply_panel(const Strip& strip, std::int64_t first, std::int64_t num_tiles,
                     std::int64_t col) {
   const std::int64_t sums_stride = (strip.cols + panel_cols - 1) / panel_cols * panel_cols;
@@ -167,35 +153,41 @@ void multiply_panel(const Strip& strip, std::int64_t first, std::int64_t num_til
                       lines_ahead};
     const std::int64_t rows = strip.rows - row;
     if (strip.a.tile_bytes == tile_bytes) {
-      cols > 16 ? multiply_block<true, 2>(rows, block) : multiply_block<true, 1>(rows, block);
+      cols > 16 ? multiply_block<Tiles, true, 2>(rows, block)
+                : multiply_block<Tiles, true, 1>(rows, block);
     } else {
-      cols > 16 ? multiply_block<false, 2>(rows, block) : multiply_block<false, 1>(rows, block);
+      cols > 16 ? multiply_block<Tiles, false, 2>(rows, block)
+                : multiply_block<Tiles, false, 1>(rows, block);
     }
   }
 }
 
+template <class Tiles>
 void multiply(const Strip& strip) {
   const std::int64_t step = tiles_per_block(strip.num_tiles, max_tiles);
   for (std::int64_t first = 0; first < strip.num_tiles; first += step) {
     for (std::int64_t col = 0; col < strip.cols; col += panel_cols) {
-      multiply_panel(strip, first, step, col);
+      multiply_panel<Tiles>(strip, first, step, col);
     }
   }
 }
 
 void finish() { _mm_sfence(); }
 
-bool is_available() {
-  return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vl") &&
+/// Addresses of packed rows are known to the compiler.
+template <bool is_packed>
+std::int64_t row_bytes_of_a(const Block& block) {
+  return is_packed ? 64 : block.a_row_bytes;
+}
+template <bool is_packed>
+constexpr std::int64_t tile_bytes_of_a() {
+  return is_packed ? tile_bytes : 64;
+}
+
+bool has_avx512() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
 }
 
 }  // namespace
-
-const Backend* avx512() {
-  static constexpr Backend backend{"AVX512-BF16", "avx512", is_available, pack_rows,
-                                   pack_columns,  multiply, finish,       256 << 10};
-  return &backend;
-}
-
 }  // namespace tessera::kernel::packed
