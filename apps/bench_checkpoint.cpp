@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Loading and saving against pread and pwrite of the same bytes by the same ranks, in turns.
+// Loading and saving against pread and pwrite of the same bytes by the same ranks, in turns;
+// loading from the system's cache and, as a job's first load is, from the disk.
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -61,6 +62,7 @@ class CheckpointBench {
   template <class Body>
   void time(const char* name, Body&& body);
   double median(const char* name) const;
+  void forget_files() const;
   void read_plainly(std::span<float> stores);
   void make_plain_file();
   void write_plainly(const checkpoint::OutputFile& out) const;
@@ -125,6 +127,21 @@ double CheckpointBench::median(const char* name) const {
   return values[values.size() / 2];
 }
 
+/// Drops the checkpoint from this machine's cache, as far as the system lets it.
+void CheckpointBench::forget_files() const {
+  comm::agreed(world_, "drop the cache", [&] {
+    const fs::path& path = model_.source->path();
+    std::vector<fs::path> files = {path};
+    if (fs::is_directory(path)) files.assign(fs::directory_iterator(path), {});
+    for (const fs::path& file : files) {
+      if (!fs::is_regular_file(file)) continue;
+      const int descriptor = open_or_fail(file, O_RDONLY);
+      ::posix_fadvise(descriptor, 0, 0, POSIX_FADV_DONTNEED);
+      ::close(descriptor);
+    }
+  });
+}
+
 /// As many bytes as this rank loads, through one buffer; behind each piece its share of `stores` is
 /// filled. What of a file ends before is not read.
 void CheckpointBench::read_plainly(std::span<float> stores) {
@@ -144,6 +161,10 @@ void CheckpointBench::load_once() {
   time("pread and stores", [&] { read_plainly(stores_); });
   time("load", [&] { load_parameters(grid_, model_, store_, {}, trainer::Verify::no); });
   time("proved load", [&] { load_parameters(grid_, model_, store_); });
+  forget_files();
+  time("cold pread", [&] { read_plainly({}); });
+  forget_files();
+  time("cold proved load", [&] { load_parameters(grid_, model_, store_); });
 }
 
 /// A fresh file with its blocks reserved, as a save has one.
@@ -195,6 +216,11 @@ std::vector<MachineRow> CheckpointBench::rows() const {
   add("load, proved / pread", "", median("pread") / median("proved load"));
   add("load, not proved / pread and stores", "", median("pread and stores") / median("load"));
   add("load, proved / pread and stores", "", median("pread and stores") / median("proved load"));
+  add_rate("plain pread, file dropped from the cache before", read_bytes_, median("cold pread"));
+  add_rate("load, proved, file dropped from the cache before", read_bytes_,
+           median("cold proved load"));
+  add("load, proved / pread, file dropped from the cache before", "",
+      median("cold pread") / median("cold proved load"));
   add_rate("plain write", written_bytes_, median("write"));
   add_rate("fsync of that", written_bytes_, median("fsync"));
   add_rate("save, fsync included", written_bytes_, median("save"));
