@@ -173,7 +173,8 @@ TEST_CASE("NaN and infinity pass through a packed product, and stay in their row
 TEST_CASE("Without AMX its instructions are emulated") {
   for (const Backend* const backend : packed::backends()) {
     if (std::string(backend->option) != "amx" || backend->is_available()) continue;
-    if (!packed::avx512_bf16()->is_available() || !tessera::test::AmxEmulator::is_possible()) continue;
+    if (!packed::avx512_bf16()->is_available() || !tessera::test::AmxEmulator::is_possible())
+      continue;
     const long before = tessera::test::num_emulated_instructions();
     const tessera::test::AmxEmulator emulator;
     check<float>(*backend, {1, 4, 4, 4}, false, false, Into::overwrite);
