@@ -7,7 +7,6 @@
 #include "comm/agree.hpp"
 #include "command.hpp"
 #include "tessera/checkpoint/hdf5_store.hpp"
-#include "tessera/checkpoint/hugging_face.hpp"
 #include "whole_model.hpp"
 
 namespace tessera::apps {
@@ -22,33 +21,6 @@ struct ImportOptions {
   checkpoint::KeyOptions keys;
   GridOptions grid;
 };
-
-/// The element type that holds all of its parts exactly.
-Dtype common_dtype(const checkpoint::Origin& origin) {
-  if (origin.mxfp4) return Dtype::bf16;
-  Dtype common = origin.dtypes.front();
-  for (const Dtype dtype : origin.dtypes) {
-    // f16 and bf16 have the same size, and neither holds the other.
-    if (size_of(dtype) > size_of(common)) common = dtype;
-    if (size_of(dtype) == size_of(common) && dtype != common) common = Dtype::f32;
-  }
-  return common;
-}
-
-std::vector<checkpoint::DatasetSpec> dataset_specs(const WholeModel& whole) {
-  std::vector<checkpoint::DatasetSpec> specs;
-  for (const Parameter& parameter : whole.named) {
-    const checkpoint::Origin& origin = whole.model.origins.at(parameter.name);
-    specs.push_back({"parameters", &parameter, common_dtype(origin), origin});
-  }
-  return specs;
-}
-
-void require_directory(const WholeModel& whole) {
-  if (dynamic_cast<const checkpoint::HuggingFaceSource*>(&whole.source()) != nullptr) return;
-  fail(ErrorKind::file, "{} is a {} already; import reads a Hugging Face directory",
-       whole.source().path().string(), whole.source().kind());
-}
 
 void require_output(const comm::Communicator& world, const ImportOptions& options) {
   if (options.output.empty()) fail(ErrorKind::usage, "the file to be has an empty name");

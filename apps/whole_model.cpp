@@ -3,11 +3,9 @@
 
 #include <algorithm>
 
-#include "base/contract.hpp"
 #include "base/log.hpp"
 #include "base/progress.hpp"
 #include "command.hpp"
-#include "tessera/model/parameter_units.hpp"
 
 namespace tessera::apps {
 namespace {
@@ -15,21 +13,6 @@ namespace {
 using checkpoint::CopyPlan;
 
 constexpr std::int64_t writing_buffer_bytes = 16 << 20;
-
-WholeModel with_parameters(trainer::ModelSource model) {
-  WholeModel whole;
-  const std::vector<Parameter> stored = model::all_parameters(model.units);
-  const std::vector<Parameter> named = model::all_parameters(model::parameter_units(model.config));
-  TESSERA_EXPECT(stored.size() == named.size());
-  for (std::size_t k = 0; k < stored.size(); ++k) {
-    TESSERA_EXPECT(stored[k].name == named[k].name);
-    if (!model.source->has(stored[k])) continue;
-    whole.stored.push_back(stored[k]);
-    whole.named.push_back(named[k]);
-  }
-  whole.model = std::move(model);
-  return whole;
-}
 
 /// "4.00 GiB", or the smallest and the largest.
 std::string range_text(const std::vector<CopyPlan>& plans, std::int64_t CopyPlan::*bytes) {
@@ -57,7 +40,7 @@ void print_ranks(const WholeModel& whole, int num_ranks) {
 
 WholeModel open_whole_model(const comm::Communicator& world, const std::string& path,
                             const checkpoint::KeyOptions& keys) {
-  WholeModel whole = with_parameters(trainer::open_model(world, path, keys));
+  WholeModel whole = trainer::whole_model(trainer::open_model(world, path, keys));
   log_info("{}", model::describe(whole.model.config));
   return whole;
 }
@@ -102,7 +85,7 @@ int print_dry_run(const comm::Communicator& world, const std::string& path,
     log_warning("the checkpoint does not fit the model");
     return exit_code(ErrorKind::keys);
   }
-  WholeModel whole = with_parameters(std::move(model));
+  WholeModel whole = trainer::whole_model(std::move(model));
   for (const Parameter& parameter : whole.stored)
     whole.model.origins[parameter.name] = whole.source().origin(parameter);
   const std::string would_write = written(whole);

@@ -9,18 +9,11 @@
 
 #include "comm/process_grid.hpp"
 #include "tessera/checkpoint/copy.hpp"
-#include "tessera/trainer/model_state.hpp"
+#include "tessera/trainer/whole_model.hpp"
 
 namespace tessera::apps {
 
-/// A model and those of its parameters that the checkpoint has; allowed ones may be missing.
-struct WholeModel {
-  trainer::ModelSource model;
-  std::vector<Parameter> stored;  ///< with the tensor names that the checkpoint has
-  std::vector<Parameter> named;   ///< the same ones with transformers' tensor names
-
-  checkpoint::Source& source() const { return *model.source; }
-};
+using trainer::WholeModel;
 
 /// Throws Error::keys unless the checkpoint has what the model needs; reads headers only.
 /// collective over world; errors are the same on all ranks.

@@ -11,6 +11,7 @@
 #include "comm/watchdog.hpp"
 #include "hdf5_create.hpp"
 #include "hdf5_describe.hpp"
+#include "hdf5_fields.hpp"
 #include "hdf5_file.hpp"
 #include "hdf5_partial_file.hpp"
 #include "hdf5_record.hpp"
@@ -305,6 +306,15 @@ void Hdf5Writer::write_scales(std::span<const Parameter> parameters, std::span<c
   });
   if (plan.parameters.empty()) return;
   impl_->write(scales_group, plan.parameters, plan.slices, std::span<const std::uint8_t>(shard));
+}
+
+void Hdf5Writer::write_fields(std::span<const Field> fields) {
+  require_fields(impl_->world, fields);
+  const comm::Phase phase("write fields", impl_->world.options().deadline);
+  const QuietHdf5 quiet;
+  comm::agreed(impl_->world, "write fields", [&] {
+    for (const Field& field : fields) write_field(impl_->file.get(), field);
+  });
 }
 
 const FingerprintTable& Hdf5Writer::fingerprints() const {

@@ -242,7 +242,8 @@ LoadReport load_optimizer(const comm::ProcessGrid& grid, Hdf5Source& source,
 template <class T>
 std::int64_t save_checkpoint(const comm::ProcessGrid& grid, const zero3::ParameterStore<T>& store,
                              const std::filesystem::path& path,
-                             const checkpoint::TrainingState& state, const ModelSource& model) {
+                             const checkpoint::TrainingState& state, const ModelSource& model,
+                             std::span<const checkpoint::Field> fields) {
   const bool with_moments = state.optimizer == "adamw";
   std::vector<checkpoint::DatasetSpec> datasets;
   add_datasets(store, model, parameters_group, datasets);
@@ -265,6 +266,7 @@ std::int64_t save_checkpoint(const comm::ProcessGrid& grid, const zero3::Paramet
     }
     bar.add(bytes_of(i));
   }
+  writer.write_fields(fields);
   writer.commit();
   return writer.written_bytes();
 }
@@ -300,19 +302,19 @@ std::int64_t save_hugging_face(const comm::ProcessGrid& grid, const zero3::Param
   return writer.written_bytes();
 }
 
-#define TESSERA_INSTANTIATE(T)                                                                     \
-  template zero3::ParameterStore<T> make_store(                                                    \
-      const comm::ProcessGrid&, const model::ModelConfig&, zero3::GradientTransport);              \
-  template LoadReport load_parameters(const comm::ProcessGrid&, ModelSource&,                      \
-                                      zero3::ParameterStore<T>&, const checkpoint::LoadOptions&,   \
-                                      Verify);                                                     \
-  template LoadReport load_optimizer(const comm::ProcessGrid&, Hdf5Source&,                        \
-                                     zero3::ParameterStore<T>&, const checkpoint::LoadOptions&);   \
-  template std::int64_t save_checkpoint(const comm::ProcessGrid&, const zero3::ParameterStore<T>&, \
-                                        const std::filesystem::path&,                              \
-                                        const checkpoint::TrainingState&, const ModelSource&);     \
-  template std::int64_t save_hugging_face(                                                         \
-      const comm::ProcessGrid&, const zero3::ParameterStore<T>&, const std::filesystem::path&,     \
+#define TESSERA_INSTANTIATE(T)                                                                   \
+  template zero3::ParameterStore<T> make_store(                                                  \
+      const comm::ProcessGrid&, const model::ModelConfig&, zero3::GradientTransport);            \
+  template LoadReport load_parameters(const comm::ProcessGrid&, ModelSource&,                    \
+                                      zero3::ParameterStore<T>&, const checkpoint::LoadOptions&, \
+                                      Verify);                                                   \
+  template LoadReport load_optimizer(const comm::ProcessGrid&, Hdf5Source&,                      \
+                                     zero3::ParameterStore<T>&, const checkpoint::LoadOptions&); \
+  template std::int64_t save_checkpoint(                                                         \
+      const comm::ProcessGrid&, const zero3::ParameterStore<T>&, const std::filesystem::path&,   \
+      const checkpoint::TrainingState&, const ModelSource&, std::span<const checkpoint::Field>); \
+  template std::int64_t save_hugging_face(                                                       \
+      const comm::ProcessGrid&, const zero3::ParameterStore<T>&, const std::filesystem::path&,   \
       const ModelSource&, std::int64_t, const checkpoint::ExportOptions&);
 TESSERA_INSTANTIATE(float)
 TESSERA_INSTANTIATE(bf16)

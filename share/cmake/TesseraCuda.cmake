@@ -15,19 +15,6 @@ if(NOT CMAKE_CUDA_ARCHITECTURES)
   set(CMAKE_CUDA_ARCHITECTURES ${Kokkos_CUDA_ARCHITECTURES})
 endif()
 enable_language(CUDA)
-find_package(CUDAToolkit 12.5 REQUIRED)  # grouped products of cuBLAS
-
-if(TESSERA_NCCL)
-  find_path(NCCL_INCLUDE_DIR nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS} PATH_SUFFIXES include)
-  find_library(NCCL_LIBRARY nccl HINTS ${CUDAToolkit_LIBRARY_DIR} PATH_SUFFIXES lib)
-  if(NOT NCCL_INCLUDE_DIR OR NOT NCCL_LIBRARY)
-    message(FATAL_ERROR "TESSERA_NCCL wants NCCL, which was not found (nccl.h: ${NCCL_INCLUDE_DIR}, libnccl: "
-                        "${NCCL_LIBRARY}); add its folder to CMAKE_PREFIX_PATH, or build with -DTESSERA_NCCL=OFF")
-  endif()
-  add_library(NCCL::nccl UNKNOWN IMPORTED)
-  set_target_properties(NCCL::nccl PROPERTIES IMPORTED_LOCATION ${NCCL_LIBRARY}
-    INTERFACE_INCLUDE_DIRECTORIES ${NCCL_INCLUDE_DIR} INTERFACE_LINK_LIBRARIES CUDA::cudart)
-endif()
 
 # Kokkos hands out its flags as those of C++, for nvcc_wrapper in the place of the C++ compiler.
 if(TARGET Kokkos::kokkoscore)

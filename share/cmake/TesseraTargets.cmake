@@ -1,6 +1,7 @@
-# tessera_library(<name> SOURCES a.cpp ... [PUBLIC targets] [PRIVATE targets])
+# tessera_library(<name> SOURCES a.cpp ... [HEADERS a.hpp ...] [PUBLIC targets] [PRIVATE targets])
 # One library per folder, named tessera_<name> with the alias tessera::<name>. Headers of src/ are included
-# as "<folder>/x.hpp", those of modules/ as <tessera/<module>/x.hpp>.
+# as "<folder>/x.hpp", those of modules/ as <tessera/<module>/x.hpp>. HEADERS: those of src/ that are installed, because
+# a header of a module includes them or because users need them.
 add_library(tessera_options INTERFACE)
 target_compile_features(tessera_options INTERFACE cxx_std_20)
 set(tessera_host_options -Wall -Wextra -Wno-unknown-pragmas
@@ -10,8 +11,18 @@ target_compile_options(tessera_options INTERFACE
   "$<$<COMPILE_LANGUAGE:CUDA>:${tessera_cuda_options}>")
 include(TesseraSanitize)
 
+# A shared library exports what is named tessera and nothing of the packages that were compiled into it.
+function(tessera_export_names target)
+  get_target_property(type ${target} TYPE)
+  if(type STREQUAL SHARED_LIBRARY)
+    target_link_options(${target} PRIVATE LINKER:--version-script=${PROJECT_SOURCE_DIR}/share/cmake/exports.map)
+    set_target_properties(${target} PROPERTIES LINK_DEPENDS ${PROJECT_SOURCE_DIR}/share/cmake/exports.map
+      VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR})
+  endif()
+endfunction()
+
 function(tessera_library name)
-  cmake_parse_arguments(arg "" "" "SOURCES;PUBLIC;PRIVATE" ${ARGN})
+  cmake_parse_arguments(arg "" "" "SOURCES;HEADERS;PUBLIC;PRIVATE" ${ARGN})
   add_library(tessera_${name} ${arg_SOURCES})
   add_library(tessera::${name} ALIAS tessera_${name})
   target_include_directories(tessera_${name} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/src>)
@@ -21,7 +32,9 @@ function(tessera_library name)
   target_link_libraries(tessera_${name} PUBLIC ${arg_PUBLIC}
     PRIVATE ${arg_PRIVATE} $<BUILD_INTERFACE:tessera_options>)
   target_compile_features(tessera_${name} PUBLIC cxx_std_20)
-  set_target_properties(tessera_${name} PROPERTIES POSITION_INDEPENDENT_CODE ON EXPORT_NAME ${name})
+  set_target_properties(tessera_${name} PROPERTIES POSITION_INDEPENDENT_CODE ON EXPORT_NAME ${name}
+    TESSERA_HEADERS "${arg_HEADERS}")
+  tessera_export_names(tessera_${name})
   if(TESSERA_CUDA)
     tessera_compile_for_device(tessera_${name})
   endif()

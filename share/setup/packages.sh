@@ -2,7 +2,7 @@
 # shellcheck shell=bash disable=SC2034
 # Sourced by debian.sh and by share/stacks: Debian's packages that Tessera is built from, those whose names are
 # the same from Debian 12 on, and how to install what is missing. After common.sh.
-tool_packages=(g++ cmake ninja-build pkg-config git ca-certificates)
+tool_packages=(g++ gfortran cmake ninja-build pkg-config git ca-certificates)
 open_mpi_packages=(libopenmpi-dev openmpi-bin libhdf5-openmpi-dev)
 library_packages=(
   hdf5-tools                                            # h5dump

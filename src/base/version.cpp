@@ -3,12 +3,13 @@
 #include "base/version.hpp"
 
 #include <fmt/format.h>
+#include <tessera/version.h>
 
 #include "version_commit.hpp"
 
 namespace tessera {
 
-std::string version() { return TESSERA_BUILT_VERSION; }
+std::string version() { return TESSERA_VERSION_STRING; }
 
 std::string commit() { return TESSERA_COMMIT; }
 

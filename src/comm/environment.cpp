@@ -21,6 +21,18 @@ namespace {
 
 constexpr int kKeepUserChoice = 0;
 
+bool kokkos_was_ended = false;  // by an Environment; Kokkos 3.4 does not say
+
+std::string thread_level_name(int level) {
+  switch (level) {
+    case MPI_THREAD_SINGLE: return "MPI_THREAD_SINGLE";
+    case MPI_THREAD_FUNNELED: return "MPI_THREAD_FUNNELED";
+    case MPI_THREAD_SERIALIZED: return "MPI_THREAD_SERIALIZED";
+    case MPI_THREAD_MULTIPLE: return "MPI_THREAD_MULTIPLE";
+    default: return fmt::format("level {}", level);
+  }
+}
+
 // Open MPI reads its parameters from the environment in MPI_Init. ROMIO reads and writes shared
 // files faster than OMPIO where more than two ranks take part; an idle rank yields its core to the
 // others.
@@ -31,8 +43,8 @@ void set_open_mpi_defaults() {
   setenv("HWLOC_COMPONENTS", "-gl", kKeepUserChoice);
 }
 
-int start_mpi(int& argc, char**& argv) {
-  set_open_mpi_defaults();
+int start_mpi(int& argc, char**& argv, bool sets_variables) {
+  if (sets_variables) set_open_mpi_defaults();
   const Phase phase("MPI_Init", default_deadline());
   int level = 0;
   check_mpi(MPI_Init_thread(&argc, &argv, MPI_THREAD_MULTIPLE, &level), "MPI_Init_thread");
@@ -79,26 +91,34 @@ const char* romio_component() {
 #endif
 }
 
+void require_thread_level(int level, int required) {
+  if (level >= required) return;
+  fail(ErrorKind::usage,
+       "MPI runs at {}, but {} is needed; call MPI_Init_thread with {} or higher (plain MPI_Init "
+       "gives MPI_THREAD_SINGLE), or require less",
+       thread_level_name(level), thread_level_name(required), thread_level_name(required));
+}
+
 Environment::Environment(int& argc, char**& argv, EnvironmentOptions options)
     : exceptions_at_start_(std::uncaught_exceptions()) {
   if (mpi_is_running()) {
     check_mpi(MPI_Query_thread(&thread_level_), "MPI_Query_thread");
   } else {
-    thread_level_ = start_mpi(argc, argv);
+    thread_level_ = start_mpi(argc, argv, options.sets_variables);
     started_mpi_ = true;
   }
-  if (thread_level_ < options.required_thread_level) {
-    fail(ErrorKind::usage,
-         "MPI runs at thread level {}, but level {} is needed; call MPI_Init_thread "
-         "with MPI_THREAD_MULTIPLE",
-         thread_level_, options.required_thread_level);
-  }
+  require_thread_level(thread_level_, options.required_thread_level);
   int rank = 0, size = 1;
-  check_mpi(MPI_Comm_rank(MPI_COMM_WORLD, &rank), "MPI_Comm_rank");
-  check_mpi(MPI_Comm_size(MPI_COMM_WORLD, &size), "MPI_Comm_size");
+  check_mpi(MPI_Comm_rank(options.communicator, &rank), "MPI_Comm_rank");
+  check_mpi(MPI_Comm_size(options.communicator, &size), "MPI_Comm_size");
   set_log_rank(rank, size);
   set_job_rank(rank);
   if (!Kokkos::is_initialized()) {
+    if (kokkos_was_ended) {
+      fail(ErrorKind::usage,
+           "Kokkos was started and ended by Tessera in this process (it cannot be started twice); "
+           "keep one Environment, or a Kokkos of your own, alive as long as Tessera is in use");
+    }
     if constexpr (!kernels_run_on_host) choose_device(rank_on_node(started_mpi_));
     Kokkos::initialize(argc, argv);
     started_kokkos_ = true;
@@ -107,7 +127,10 @@ Environment::Environment(int& argc, char**& argv, EnvironmentOptions options)
 
 Environment::~Environment() {
   if (std::uncaught_exceptions() > exceptions_at_start_) return;
-  if (started_kokkos_ && Kokkos::is_initialized()) Kokkos::finalize();
+  if (started_kokkos_ && Kokkos::is_initialized()) {
+    Kokkos::finalize();
+    kokkos_was_ended = true;
+  }
   int finalized = 0;
   MPI_Finalized(&finalized);
   if (!started_mpi_ || finalized != 0) return;

@@ -12,7 +12,14 @@ namespace tessera::comm {
 struct EnvironmentOptions {
   /// Lowest MPI thread level that will do; MPI_THREAD_MULTIPLE is asked for.
   int required_thread_level = MPI_THREAD_FUNNELED;
+  /// Of a host whose MPI runs: its rank 0 speaks for all in the log, its ranks are those of dumps.
+  MPI_Comm communicator = MPI_COMM_WORLD;
+  /// Whether the process's environment may get what Open MPI reads from it when MPI is started.
+  bool sets_variables = true;
 };
+
+/// Throws Error::usage, with MPI's names, if `level` is below `required`. local.
+void require_thread_level(int level, int required);
 
 /// One per process, first thing in main (or in the host code). It starts MPI and Kokkos unless they
 /// run already and ends only what it started. If it is destroyed while an exception unwinds, it
@@ -21,7 +28,8 @@ class Environment {
  public:
   /// Starts MPI if needed: chooses ROMIO for MPI-IO and yielding waits unless the user chose
   /// otherwise. collective over MPI_COMM_WORLD if it starts MPI, else local. Throws Error::usage if
-  /// a running MPI has a thread level below the required one.
+  /// a running MPI has a thread level below the required one, and where an earlier Environment has
+  /// ended MPI or Kokkos, which start once in a process.
   Environment(int& argc, char**& argv, EnvironmentOptions options = {});
   ~Environment();
   Environment(const Environment&) = delete;

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# The layers: base < comm < kernel < {checkpoint, zero3, moe} < model < trainer < study < apps. A
-# folder includes headers of lower layers and its own; besides, kernel never sees a communicator, and
+# The layers: base < comm < kernel < {checkpoint, zero3, moe} < model < trainer < {study, c, fortran} <
+# apps. A folder includes headers of lower layers and its own; besides, kernel never sees a communicator, and
 # model and moe never see a file. Tests may include anything.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -10,8 +10,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 check_includes() {
   awk -v file="$1" -v layer="$2" '
     BEGIN {
-      split("base comm kernel checkpoint zero3 moe model trainer study apps", names)
-      split("1 2 3 4 4 4 5 6 7 8", ranks)
+      split("base comm kernel checkpoint zero3 moe model trainer study c fortran apps", names)
+      split("1 2 3 4 4 4 5 6 7 7 7 8", ranks)
       for (i in names) rank[names[i]] = ranks[i]
       if (!(layer in rank)) print file ": folder " layer " has no place in the layer order"
     }

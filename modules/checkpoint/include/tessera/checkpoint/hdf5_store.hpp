@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "tessera/checkpoint/fields.hpp"
 #include "tessera/checkpoint/source.hpp"
 
 namespace tessera::checkpoint {
@@ -73,6 +74,9 @@ class Hdf5Writer {
   /// errors are agreed.
   void write_scales(std::span<const Parameter> parameters, std::span<const Slice> slices,
                     const ScaleShards& scales);
+  /// Writes arrays that are not the model's beside it. As require_fields(). collective over world;
+  /// errors are agreed.
+  void write_fields(std::span<const Field> fields);
   /// Sums the fingerprints of what was written over the ranks and stores them, fsyncs,
   /// renames, fsyncs the directory. `expected`: what the parameters must be, summed over the ranks;
   /// Error::internal, before anything is renamed, names the first one that was written otherwise.

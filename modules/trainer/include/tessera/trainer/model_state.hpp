@@ -85,13 +85,14 @@ checkpoint::LoadReport load_optimizer(const comm::ProcessGrid& grid, checkpoint:
                                       const checkpoint::LoadOptions& options = {});
 
 /// Writes parameters (f32 master weights) and the optimizer's state, with the origins, scales and
-/// files of `model`, which it was loaded from; returns the bytes of this
+/// files of `model`, which it was loaded from, and `fields` beside; returns the bytes of this
 /// rank. The file appears under `path` complete or not at all. collective over grid.world(); errors
 /// are agreed.
 template <class T>
 std::int64_t save_checkpoint(const comm::ProcessGrid& grid, const zero3::ParameterStore<T>& store,
                              const std::filesystem::path& path,
-                             const checkpoint::TrainingState& state, const ModelSource& model);
+                             const checkpoint::TrainingState& state, const ModelSource& model,
+                             std::span<const checkpoint::Field> fields = {});
 
 /// How an export after `num_steps` steps of training writes each parameter unless it is told
 /// otherwise: as it came, but experts that came as MXFP4 and have been trained as bf16, because to

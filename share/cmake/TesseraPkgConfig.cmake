@@ -1,0 +1,53 @@
+# pkg-config files for builds without CMake: tessera.pc for C++, tessera-c.pc and tessera-fortran.pc; compile and link with
+# the wrappers of the MPI that Tessera was built with (mpicxx, mpicc, mpifort).
+set(libraries "")
+foreach(part study trainer model checkpoint zero3 moe kernel comm base)
+  string(APPEND libraries " -ltessera_${part}")
+endforeach()
+set(needed "")
+foreach(target Kokkos::kokkoscontainers Kokkos::kokkoscore DNNL::dnnl spdlog::spdlog fmt::fmt NCCL::nccl CUDA::cublas CUDA::cudart)
+  if(TARGET ${target})
+    get_target_property(type ${target} TYPE)
+    if(NOT type STREQUAL INTERFACE_LIBRARY)
+      string(APPEND needed " $<TARGET_FILE:${target}>")
+    endif()
+  endif()
+endforeach()
+list(JOIN HDF5_C_LIBRARIES " " hdf5_libraries)
+list(JOIN xxhash_LINK_LIBRARIES " " xxhash_libraries)
+list(JOIN Kokkos_INCLUDE_DIRS " -I" kokkos_flags)
+string(APPEND needed " ${hdf5_libraries} ${xxhash_libraries} -lstdc++ -lm -lpthread -ldl")
+if(Kokkos_ENABLE_OPENMP)
+  string(APPEND kokkos_flags " -fopenmp")
+  string(APPEND needed " -fopenmp")
+endif()
+
+# tessera_pkg_config(<name> <description> <requires> <flags> <libraries> <private libraries>)
+function(tessera_pkg_config name description requires flags libraries private)
+  file(RELATIVE_PATH to_prefix /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
+  file(GENERATE OUTPUT ${PROJECT_BINARY_DIR}/package/${name}.pc CONTENT "prefix=\${pcfiledir}/${to_prefix}
+libdir=\${prefix}/${CMAKE_INSTALL_LIBDIR}
+includedir=\${prefix}/${CMAKE_INSTALL_INCLUDEDIR}
+
+Name: ${name}
+Description: ${description}
+Version: ${PROJECT_VERSION}
+Requires: ${requires}
+Cflags: -I\${includedir}${flags}
+Libs: -L\${libdir}${libraries}
+Libs.private:${private}
+")
+  install(FILES ${PROJECT_BINARY_DIR}/package/${name}.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+endfunction()
+
+if(BUILD_SHARED_LIBS)
+  tessera_pkg_config(tessera "${PROJECT_DESCRIPTION}" "" " -std=c++20 -I${kokkos_flags}"
+    "${libraries} $<TARGET_FILE:Kokkos::kokkoscore> $<TARGET_FILE:fmt::fmt>" "${needed}")
+  tessera_pkg_config(tessera-c "Tessera for C" "" "" " -ltessera_c" "")
+else()
+  tessera_pkg_config(tessera "${PROJECT_DESCRIPTION}" "" " -std=c++20 -I${kokkos_flags}" "${libraries}${needed}" "")
+  tessera_pkg_config(tessera-c "Tessera for C" "" "" " -ltessera_c${libraries}${needed}" "")
+endif()
+if(TARGET tessera_fortran)
+  tessera_pkg_config(tessera-fortran "Tessera for Fortran" tessera-c "/tessera/fortran" " -ltessera_fortran" "")
+endif()
