@@ -53,7 +53,8 @@ module tessera_c
     function c_zero3_create(grid, num_arrays, names, sizes, decays, zero3) bind(c, name="tessera_zero3_create") &
         result(status)
       import; type(c_ptr), value :: grid, decays; integer(c_int64_t), value :: num_arrays
-      type(c_ptr) :: names(*), zero3; integer(c_int64_t) :: sizes(*); integer(c_int) :: status
+      type(c_ptr), intent(in) :: names(*); integer(c_int64_t), intent(in) :: sizes(*)
+      type(c_ptr) :: zero3; integer(c_int) :: status
     end function
     function c_zero3_range(zero3, array, begin, count) bind(c, name="tessera_zero3_range") result(status)
       import; type(c_ptr), value :: zero3; integer(c_int64_t), value :: array
@@ -82,20 +83,20 @@ module tessera_c
       import; type(c_ptr), value :: zero3; integer(c_int64_t), value :: array; integer(c_int) :: status
     end function
     function c_zero3_step(zero3, adamw, norm, updated) bind(c, name="tessera_zero3_step") result(status)
-      import; type(c_ptr), value :: zero3; type(tessera_adamw) :: adamw; real(c_double) :: norm
+      import; type(c_ptr), value :: zero3; type(tessera_adamw), intent(in) :: adamw; real(c_double) :: norm
       integer(c_int) :: updated, status
     end function
     function c_zero3_save(zero3, path, fields) bind(c, name="tessera_zero3_save") result(status)
-      import; type(c_ptr), value :: zero3, fields; character(c_char) :: path(*); integer(c_int) :: status
+      import; type(c_ptr), value :: zero3, fields; character(c_char), intent(in) :: path(*); integer(c_int) :: status
     end function
     function c_zero3_load(zero3, path) bind(c, name="tessera_zero3_load") result(status)
-      import; type(c_ptr), value :: zero3; character(c_char) :: path(*); integer(c_int) :: status
+      import; type(c_ptr), value :: zero3; character(c_char), intent(in) :: path(*); integer(c_int) :: status
     end function
     subroutine c_zero3_destroy(zero3) bind(c, name="tessera_zero3_destroy")
       import; type(c_ptr), value :: zero3
     end subroutine
     function c_checkpoint_open(grid, path, checkpoint) bind(c, name="tessera_checkpoint_open") result(status)
-      import; type(c_ptr), value :: grid; character(c_char) :: path(*); type(c_ptr) :: checkpoint
+      import; type(c_ptr), value :: grid; character(c_char), intent(in) :: path(*); type(c_ptr) :: checkpoint
       integer(c_int) :: status
     end function
     function c_checkpoint_size(checkpoint) bind(c, name="tessera_checkpoint_size") result(size)
@@ -106,7 +107,7 @@ module tessera_c
       integer(c_int) :: status
     end function
     function c_checkpoint_find(checkpoint, name, index) bind(c, name="tessera_checkpoint_find") result(status)
-      import; type(c_ptr), value :: checkpoint; character(c_char) :: name(*); integer(c_int64_t) :: index
+      import; type(c_ptr), value :: checkpoint; character(c_char), intent(in) :: name(*); integer(c_int64_t) :: index
       integer(c_int) :: status
     end function
     function c_checkpoint_read(checkpoint, index, begin, count, values) bind(c, name="tessera_checkpoint_read") &
@@ -115,7 +116,7 @@ module tessera_c
       real(c_float) :: values(*); integer(c_int) :: status
     end function
     function c_checkpoint_import(checkpoint, path, fields) bind(c, name="tessera_checkpoint_import") result(status)
-      import; type(c_ptr), value :: checkpoint, fields; character(c_char) :: path(*); integer(c_int) :: status
+      import; type(c_ptr), value :: checkpoint, fields; character(c_char), intent(in) :: path(*); integer(c_int) :: status
     end function
     subroutine c_checkpoint_close(checkpoint) bind(c, name="tessera_checkpoint_close")
       import; type(c_ptr), value :: checkpoint
@@ -125,21 +126,21 @@ module tessera_c
     end function
     function c_fields_add(fields, name, type, num_dimensions, shape, start, count, data) &
         bind(c, name="tessera_fields_add") result(status)
-      import; type(c_ptr), value :: fields, data; character(c_char) :: name(*)
-      integer(c_int), value :: type, num_dimensions; integer(c_int64_t) :: shape(*), start(*), count(*)
+      import; type(c_ptr), value :: fields, data; character(c_char), intent(in) :: name(*)
+      integer(c_int), value :: type, num_dimensions; integer(c_int64_t), intent(in) :: shape(*), start(*), count(*)
       integer(c_int) :: status
     end function
     function c_fields_read(grid, path, name, type, num_dimensions, shape, start, count, data) &
         bind(c, name="tessera_fields_read") result(status)
-      import; type(c_ptr), value :: grid, data; character(c_char) :: path(*), name(*)
-      integer(c_int), value :: type, num_dimensions; integer(c_int64_t) :: shape(*), start(*), count(*)
+      import; type(c_ptr), value :: grid, data; character(c_char), intent(in) :: path(*), name(*)
+      integer(c_int), value :: type, num_dimensions; integer(c_int64_t), intent(in) :: shape(*), start(*), count(*)
       integer(c_int) :: status
     end function
     subroutine c_fields_destroy(fields) bind(c, name="tessera_fields_destroy")
       import; type(c_ptr), value :: fields
     end subroutine
     function c_trainer_create(grid, configuration, trainer) bind(c, name="tessera_trainer_create") result(status)
-      import; type(c_ptr), value :: grid; character(c_char) :: configuration(*); type(c_ptr) :: trainer
+      import; type(c_ptr), value :: grid; character(c_char), intent(in) :: configuration(*); type(c_ptr) :: trainer
       integer(c_int) :: status
     end function
     function c_trainer_step(trainer, step) bind(c, name="tessera_trainer_step") result(status)
@@ -149,10 +150,10 @@ module tessera_c
       import; type(c_ptr), value :: trainer; real(c_double) :: loss; integer(c_int) :: status
     end function
     function c_trainer_save(trainer, path, fields) bind(c, name="tessera_trainer_save") result(status)
-      import; type(c_ptr), value :: trainer, fields; character(c_char) :: path(*); integer(c_int) :: status
+      import; type(c_ptr), value :: trainer, fields; character(c_char), intent(in) :: path(*); integer(c_int) :: status
     end function
     function c_trainer_export(trainer, directory) bind(c, name="tessera_trainer_export") result(status)
-      import; type(c_ptr), value :: trainer; character(c_char) :: directory(*); integer(c_int) :: status
+      import; type(c_ptr), value :: trainer; character(c_char), intent(in) :: directory(*); integer(c_int) :: status
     end function
     subroutine c_trainer_destroy(trainer) bind(c, name="tessera_trainer_destroy")
       import; type(c_ptr), value :: trainer

@@ -16,7 +16,7 @@
 
 namespace {
 
-constexpr int coarse_cells = 48, refinement = 4;
+constexpr int coarse_cells = 32, refinement = 4;
 constexpr double dt = 1.5e-3;
 constexpr int first_training_step = 100, first_test_step = 700, num_steps = 900;
 constexpr int updates_per_step = 2;
@@ -153,7 +153,7 @@ int run(MPI_Comm own, const char* picture) {
     if (step >= first_training_step && step < first_test_step) {
       const Rows32 features = features_of(state.coarse, time);
       const Values32 target = as_targets(term, scale);
-      const double rate = 4e-3 * (first_test_step - step) / (first_test_step - first_training_step);
+      const double rate = 6e-3 * (first_test_step - step) / (first_test_step - first_training_step);
       for (int k = 0; k < updates_per_step; ++k)
         error = surrogate.learn(features, target, num_tokens, rate);
     }
