@@ -16,7 +16,7 @@ function(tessera_export_names target)
   get_target_property(type ${target} TYPE)
   if(type STREQUAL SHARED_LIBRARY)
     target_link_options(${target} PRIVATE LINKER:--version-script=${PROJECT_SOURCE_DIR}/share/cmake/exports.map)
-    set_target_properties(${target} PROPERTIES LINK_DEPENDS ${PROJECT_SOURCE_DIR}/share/cmake/exports.map
+    set_target_properties(${target} PROPERTIES DEFINE_SYMBOL "" LINK_DEPENDS ${PROJECT_SOURCE_DIR}/share/cmake/exports.map
       VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR})
   endif()
 endfunction()

@@ -20,7 +20,7 @@ constexpr int coarse_cells = 32, refinement = 4;
 constexpr double dt = 1.5e-3;
 constexpr int first_training_step = 100, first_test_step = 700, num_steps = 900;
 constexpr int updates_per_step = 2;
-constexpr double wanted_term_factor = 3.0, wanted_run_factor = 3.0, wanted_front_contrast = 0.4;
+constexpr double wanted_term_factor = 2.5, wanted_run_factor = 2.5, wanted_front_contrast = 0.4;
 
 struct State {
   Strip strip;
