@@ -22,5 +22,5 @@ refused() {
 refused c_alone "C" "CONFIG REQUIRED COMPONENTS c" "write project(... LANGUAGES C CXX)"
 refused newer "C CXX" "0.2 CONFIG REQUIRED" "compatible with requested version \"0.2\""
 refused older "C CXX" "0.0.1 CONFIG REQUIRED" "compatible with requested version \"0.0.1\""
-refused unknown "C CXX" "0.1 CONFIG REQUIRED COMPONENTS moe bakery" "bakery"
+refused unknown "C CXX" "0.1 CONFIG REQUIRED COMPONENTS moe bakery" "component 'bakery' is not installed"
 refused fortran "C CXX" "0.1 CONFIG REQUIRED COMPONENTS fortran" "component fortran wants"
