@@ -8,6 +8,6 @@ PKG_CONFIG_PATH=$(dirname "$(find "$3" -name tessera-c.pc)")
 export PKG_CONFIG_PATH
 [[ $(pkg-config --modversion tessera) == $("$3/bin/tessera" --version | sed 's/^tessera //; s/ .*//') ]] ||
   { echo "FAILED: pkg-config and the program tell different versions"; exit 1; }
-read -ra flags < <(pkg-config --cflags --libs tessera-c | tr '\n' ' ')
+read -ra flags <<<"$(pkg-config --cflags --libs tessera-c)"
 mpicc "$1/tests/consumer/programs/zero3_arrays.c" -o "$folder/zero3_arrays" "${flags[@]}" -lm
 "$folder/zero3_arrays" "$folder/arrays.h5"
