@@ -129,7 +129,7 @@ void add_file_rows(const comm::Communicator& world, const BenchOptions& options,
                    std::vector<MachineRow>& rows) {
   const std::string file = world.broadcast_string("file", weights_file(options).string(), 0);
   try {
-    for (MachineRow& row : measure_file(world, file)) rows.push_back(std::move(row));
+    for (MachineRow& row : study::measure_file(world, file)) rows.push_back(std::move(row));
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::file) throw;
     log_warning("the rate of reading files is left out: {}", error.what());
@@ -170,7 +170,7 @@ BenchReport measure(const comm::ProcessGrid& grid, const BenchOptions& options,
     return std::find(options.parts.begin(), options.parts.end(), part) != options.parts.end();
   };
   BenchReport report;
-  MachineReport machine = measure_machine(world, options.num_repeats);
+  MachineReport machine = study::measure_machine(world, options.num_repeats);
   const Roofs roofs = machine.roofs;
   report.machine = std::move(machine.rows);
   if (has("step")) add_file_rows(world, options, report.machine);

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Each kernel of a step alone, on the shapes that one rank has in it.
 #include <algorithm>
-#include <chrono>
 #include <set>
 
 #include "base/block_distribution.hpp"
 #include "bench.hpp"
-#include "kernel/attention.hpp"
 #include "kernel/optimizer.hpp"
 #include "kernel/rms_norm.hpp"
 #include "kernel/swiglu.hpp"
@@ -50,7 +48,7 @@ class KernelBench {
 
  private:
   void time(const std::string& name, const Work& work, const std::function<void()>& body) {
-    const double seconds = median_seconds(grid_.world(), shape_.num_repeats, body);
+    const double seconds = study::median_seconds(grid_.world(), shape_.num_repeats, body);
     rows_.push_back(make_row(grid_.world(), name, seconds, work, roofs_, shape_.dtype));
   }
   static double bytes(std::int64_t elements, double per_element) {
@@ -85,14 +83,15 @@ void KernelBench<T>::experts() {
   const std::int64_t local = blocks.count(grid_.expert().rank());
   if (blocks.count(num_ranks - 1) == 0) return;  // a rank without experts has nothing to time
   const std::int64_t num_rows = tokens_ * config_.router.options.top_k;
-  const ExpertSeconds seconds = time_experts(grid_.world(), shape_, local, num_rows);
+  const study::KernelTimes times = study::time_experts(grid_.world(), config_, shape_.dtype, local,
+                                                       num_rows, shape_.num_repeats);
   const auto add = [&](const char* name, double value, bool backward) {
-    const Work work = expert_work(config_, static_cast<double>(num_rows),
-                                  static_cast<double>(local), sizeof(T), backward);
+    const Work work = study::expert_work(config_, static_cast<double>(num_rows),
+                                         static_cast<double>(local), sizeof(T), backward);
     rows_.push_back(make_row(grid_.world(), name, value, work, roofs_, shape_.dtype));
   };
-  add("expert forward", seconds.forward, false);
-  add("expert backward", seconds.backward, true);
+  add("expert forward", study::median(times.forward), false);
+  add("expert backward", study::median(times.backward), true);
 }
 
 template <class T>
@@ -105,31 +104,17 @@ void KernelBench<T>::attention() {
 
 template <class T>
 void KernelBench<T>::attention(std::int64_t window) {
-  kernel::AttentionShape s;
-  s.sequences = sequences_, s.length = shape_.length, s.window = window;
-  s.query_heads = config_.num_heads, s.kv_heads = config_.num_kv_heads;
-  s.head_size = config_.head_size, s.value_size = config_.value_size;
-  s.scale = static_cast<float>(config_.attention_scale);
-  const std::int64_t q_size = tokens_ * s.query_heads * s.head_size;
-  const std::int64_t k_size = tokens_ * s.kv_heads * s.head_size;
-  const std::int64_t v_size = tokens_ * s.kv_heads * s.value_size;
-  const std::int64_t out_size = tokens_ * s.query_heads * s.value_size;
-  const kernel::Vector<T> q("q", q_size), k("k", k_size), v("v", v_size), dout("dout", out_size);
-  const kernel::Vector<float> out("out", out_size), lse("lse", tokens_ * s.query_heads);
-  const kernel::Vector<float> dq("dq", q_size), dk("dk", k_size), dv("dv", v_size);
+  const study::KernelTimes times = study::time_attention(
+      grid_.world(), config_, shape_.dtype, sequences_, shape_.length, window, shape_.num_repeats);
   const std::string ending = window > 0 ? fmt::format(", window {}", window) : "";
-  const auto work = [&](bool backward) {
-    return attention_work(config_, sequences_, shape_.length, window, sizeof(T), backward);
+  const auto add = [&](const std::string& name, const std::vector<double>& seconds, bool backward) {
+    const Work work =
+        study::attention_work(config_, sequences_, shape_.length, window, sizeof(T), backward);
+    rows_.push_back(
+        make_row(grid_.world(), name + ending, study::median(seconds), work, roofs_, shape_.dtype));
   };
-  time("attention forward" + ending, work(false), [&] {
-    kernel::attention_forward<T>(execution_, s, q.data(), k.data(), v.data(), nullptr, out.data(),
-                                 lse.data());
-  });
-  time("attention backward" + ending, work(true), [&] {
-    kernel::attention_backward<T>(execution_, s, q.data(), k.data(), v.data(), nullptr, out.data(),
-                                  lse.data(), dout.data(), dq.data(), dk.data(), dv.data(),
-                                  nullptr);
-  });
+  add("attention forward", times.forward, false);
+  add("attention backward", times.backward, true);
 }
 
 template <class T>
@@ -172,10 +157,11 @@ void KernelBench<T>::head() {
   const std::vector<std::int64_t> zeros(static_cast<std::size_t>(tokens_), 0);
   const model::Batch batch = model::make_batch(sequences_, shape_.length, zeros, zeros, v);
   const model::HeadGradients gradients{dweight, dvocabulary};
-  time("head: vocabulary product, loss, gradient", head_work(config_, tokens_, sizeof(T)), [&] {
-    model::loss_head<T>(execution_, config_, {weight, vocabulary}, batch, x, 1.0, &gradients, dx,
-                        nullptr);
-  });
+  time("head: vocabulary product, loss, gradient", study::head_work(config_, tokens_, sizeof(T)),
+       [&] {
+         model::loss_head<T>(execution_, config_, {weight, vocabulary}, batch, x, 1.0, &gradients,
+                             dx, nullptr);
+       });
 }
 
 /// On as many parameters as this rank owns, 64 Mi at most.
@@ -185,7 +171,7 @@ void KernelBench<T>::optimizer() {
       std::max<std::int64_t>(num_parameters(config_) / grid_.world().size(), 1), 1 << 26);
   const kernel::Vector<float> gradient("g", n), parameter("p", n), m("m", n), v("v", n);
   const kernel::Vector<T> copy("copy", std::is_same_v<T, float> ? 0 : n);
-  time("adamw", adamw_work(n, copy.size()),
+  time("adamw", study::adamw_work(n, copy.size()),
        [&] { kernel::adamw<T>(execution_, kernel::AdamwStep(), gradient, parameter, m, v, copy); });
 }
 
@@ -198,11 +184,11 @@ void KernelBench<T>::traffic(zero3::ParameterStore<T>& store, std::size_t unit,
   const int num_ranks = store.unit(unit).group().size();
   const bool shares_memory = grid_.node().size() == grid_.world().size();
   if (num_ranks == 1) return;  // nothing travels
-  time("gather, " + name, gather_work(whole, num_ranks, sizeof(T), shares_memory), [&] {
+  time("gather, " + name, study::gather_work(whole, num_ranks, sizeof(T), shares_memory), [&] {
     store.gather(unit);
     store.release(unit);
   });
-  time("reduce-scatter, " + name, reduce_work(whole, num_ranks, shares_memory), [&] {
+  time("reduce-scatter, " + name, study::reduce_work(whole, num_ranks, shares_memory), [&] {
     store.gradient(unit);
     store.reduce(unit);
     store.finish_reductions();
@@ -219,30 +205,6 @@ std::vector<KernelRow> run(const comm::ProcessGrid& grid, const BenchShape& shap
 }
 
 }  // namespace
-
-double median_seconds(const comm::Communicator& world, int num_repeats,
-                      const std::function<void()>& body) {
-  std::vector<double> seconds;
-  for (int i = -1; i < num_repeats; ++i) {  // the first one allocates and compiles
-    Kokkos::fence();
-    world.barrier("start of a repeat");
-    const auto start = std::chrono::steady_clock::now();
-    body();
-    Kokkos::fence();
-    if (i < 0) continue;
-    seconds.push_back(
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-  }
-  std::nth_element(seconds.begin(), seconds.begin() + num_repeats / 2, seconds.end());
-  return seconds[static_cast<std::size_t>(num_repeats / 2)];
-}
-
-double best_seconds(const comm::Communicator& world, int num_repeats,
-                    const std::function<void()>& body) {
-  double best = median_seconds(world, 1, body);
-  for (int i = 1; i < num_repeats; ++i) best = std::min(best, median_seconds(world, 1, body));
-  return best;
-}
 
 std::vector<KernelRow> measure_kernels(const comm::ProcessGrid& grid, const BenchShape& shape,
                                        const Roofs& roofs) {

@@ -6,6 +6,7 @@
 #include "base/version.hpp"
 #include "bench.hpp"
 #include "tessera/model/parameter_units.hpp"
+#include "tessera/study/traffic.hpp"
 #include "tessera/trainer/random_steps.hpp"
 
 namespace tessera::apps {
@@ -42,22 +43,21 @@ Roofs mean_roofs(const comm::Communicator& world, const Roofs& roofs) {
           mean(roofs.bf16_registers), mean(roofs.memory),       mean(roofs.message)};
 }
 
-/// All units: gathered for the layers' forward and backward, the others once; reduced once.
+/// All units, as often as a step gathers and sums them.
 Work travel_work(StepPhase phase, const comm::ProcessGrid& grid, const BenchShape& shape) {
   const bool shares_memory = grid.node().size() == grid.world().size();
   Work sum;
   for (const model::ParameterUnit& unit : parameter_units(shape.config)) {
-    double whole = 0.0;
-    for (const Parameter& each : unit.parameters) whole += as_double(num_elements(each.shape));
+    double whole = study::unit_elements(unit);
     const int num_ranks = unit.is_expert ? grid.replica().size() : grid.world().size();
     if (unit.is_expert) whole /= grid.expert().size();
-    const bool is_layer = unit.name.starts_with("layers.");
     const bool gathers = phase == StepPhase::gather;
-    const Work work = gathers ? gather_work(whole, num_ranks, shape.element_bytes(), shares_memory)
-                              : reduce_work(whole, num_ranks, shares_memory);
-    const double times = gathers && is_layer ? 2.0 : 1.0;
-    sum.memory_bytes += times * work.memory_bytes;
-    sum.message_bytes += times * work.message_bytes;
+    const study::UnitPasses passes = study::passes_of(shape.config, unit);
+    const Work work =
+        gathers ? study::gather_work(whole, num_ranks, shape.element_bytes(), shares_memory)
+                : study::reduce_work(whole, num_ranks, shares_memory);
+    const double times = gathers ? passes.gathers : passes.sums;
+    sum += {0.0, times * work.memory_bytes, times * work.message_bytes};
   }
   return sum;
 }
@@ -70,18 +70,14 @@ Work phase_work(StepPhase phase, const comm::ProcessGrid& grid, const BenchShape
   const std::int64_t tokens = sequences * shape.length;
   const double rows = as_double(tokens * config.router.options.top_k);
   Work sum;
-  const auto add = [&](const Work& work) {
-    sum.flops += work.flops;
-    sum.memory_bytes += work.memory_bytes;
-    sum.message_bytes += work.message_bytes;
-  };
   switch (phase) {
     case StepPhase::expert_forward:
     case StepPhase::expert_backward:
       for (const bool has_experts : config.layer_has_experts) {
         if (!has_experts) continue;
-        add(expert_work(config, rows, as_double(config.num_experts) / grid.expert().size(),
-                        shape.element_bytes(), phase == StepPhase::expert_backward));
+        sum +=
+            study::expert_work(config, rows, as_double(config.num_experts) / grid.expert().size(),
+                               shape.element_bytes(), phase == StepPhase::expert_backward);
       }
       break;
     case StepPhase::dispatch_forward:
@@ -90,7 +86,8 @@ Work phase_work(StepPhase phase, const comm::ProcessGrid& grid, const BenchShape
     case StepPhase::combine_backward:
       for (const bool has_experts : config.layer_has_experts) {
         if (!has_experts) continue;
-        add(dispatch_work(config, tokens, grid.expert().size(), shape.element_bytes(), phase));
+        sum += study::dispatch_work(config, tokens, grid.expert().size(), shape.element_bytes(),
+                                    phase);
       }
       break;
     case StepPhase::gather:
@@ -98,24 +95,26 @@ Work phase_work(StepPhase phase, const comm::ProcessGrid& grid, const BenchShape
     case StepPhase::attention_forward:
     case StepPhase::attention_backward: {
       const bool backward = phase == StepPhase::attention_backward;
-      sum.flops = (backward ? 2.0 : 1.0) * projection_flops(config, tokens, "self_attn.");
+      sum.flops = (backward ? 2.0 : 1.0) * study::projection_flops(config, tokens, "self_attn.");
       for (const std::int64_t window : config.layer_window) {
-        sum.flops +=
-            attention_work(config, sequences, shape.length, window, shape.element_bytes(), backward)
-                .flops;
+        sum.flops += study::attention_work(config, sequences, shape.length, window,
+                                           shape.element_bytes(), backward)
+                         .flops;
       }
       break;
     }
-    case StepPhase::dense_mlp_forward: sum.flops = projection_flops(config, tokens, "mlp."); break;
-    case StepPhase::dense_mlp_backward:
-      sum.flops = 2.0 * projection_flops(config, tokens, "mlp.");
+    case StepPhase::dense_mlp_forward:
+      sum.flops = study::projection_flops(config, tokens, "mlp.");
       break;
-    case StepPhase::head: return head_work(config, tokens, shape.element_bytes());
+    case StepPhase::dense_mlp_backward:
+      sum.flops = 2.0 * study::projection_flops(config, tokens, "mlp.");
+      break;
+    case StepPhase::head: return study::head_work(config, tokens, shape.element_bytes());
     case StepPhase::optimizer: {
       // Besides the update: the gradients' norm.
       const auto owned = static_cast<std::int64_t>(num_parameters(config) / grid.world().size());
-      add(adamw_work(owned, shape.dtype == Dtype::f32 ? 0 : owned));
-      add({0.0, 4.0 * static_cast<double>(owned), 0.0});
+      sum += study::adamw_work(owned, shape.dtype == Dtype::f32 ? 0 : owned);
+      sum += {0.0, 4.0 * static_cast<double>(owned), 0.0};
       break;
     }
     default: break;
@@ -189,7 +188,7 @@ StepReport measure_step(const comm::ProcessGrid& grid, const BenchShape& shape,
     rows.push_back(row);
   }
   const std::int64_t sequences = BlockDistribution{shape.batch, world.size()}.count(world.rank());
-  const Work all{step_flops(shape.config, sequences, shape.length), 0.0, 0.0};
+  const Work all{study::step_flops(shape.config, sequences, shape.length), 0.0, 0.0};
   rows.push_back(make_row(world, "step", profile.step_ms.mean / 1e3, all, roofs, shape.dtype));
   rows.back().ms = profile.step_ms;
   rows.back().share_of_step = 1.0;

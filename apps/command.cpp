@@ -99,12 +99,12 @@ checkpoint::ExpertFormat parse_expert_format(const std::string& name) {
   fail(ErrorKind::usage, "experts as '{}' are unknown; use bf16 or mxfp4", name);
 }
 
-comm::ProcessGrid make_grid(const GridOptions& options) {
+comm::ProcessGrid make_grid(const GridOptions& options, MPI_Comm parent) {
   comm::CommunicatorOptions communicator;
   communicator.deadline =
       std::chrono::milliseconds(static_cast<long long>(1000.0 * options.deadline_s));
   communicator.checked = options.checked;
-  return comm::ProcessGrid(MPI_COMM_WORLD, {.expert = options.expert}, communicator);
+  return comm::ProcessGrid(parent, {.expert = options.expert}, communicator);
 }
 
 int launcher_rank() {

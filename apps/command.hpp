@@ -23,6 +23,7 @@ struct Command {
 };
 
 Command add_bench(CLI::App& program);
+Command add_calibrate(CLI::App& program);
 Command add_doctor(CLI::App& program);
 Command add_export(CLI::App& program);
 Command add_import(CLI::App& program);
@@ -30,6 +31,7 @@ Command add_inspect(CLI::App& program);
 Command add_ls(CLI::App& program);
 Command add_plan(CLI::App& program);
 Command add_probe(CLI::App& program);
+Command add_study(CLI::App& program);
 Command add_train(CLI::App& program);
 Command add_verify(CLI::App& program);
 
@@ -58,8 +60,8 @@ void add_key_options(CLI::App& app, checkpoint::KeyOptions& options);
 void add_copy_options(CLI::App& app, bool& dry_run, bool& no_verify);
 /// "bf16", "mxfp4" or nothing (as imported); throws Error::usage for any other name. local.
 checkpoint::ExpertFormat parse_expert_format(const std::string& name);
-/// collective over MPI_COMM_WORLD; throws Error::usage on all ranks alike.
-comm::ProcessGrid make_grid(const GridOptions& options);
+/// collective over parent; throws Error::usage on all its ranks alike.
+comm::ProcessGrid make_grid(const GridOptions& options, MPI_Comm parent = MPI_COMM_WORLD);
 
 /// Rank as the launcher (mpirun, srun) told this process, -1 without one: known before MPI starts.
 /// local.

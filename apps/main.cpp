@@ -38,8 +38,8 @@ std::vector<apps::Command> add_commands(CLI::App& program) {
   apps::add_config_file(program);
   return {apps::add_import(program), apps::add_export(program), apps::add_train(program),
           apps::add_probe(program),  apps::add_plan(program),   apps::add_inspect(program),
-          apps::add_doctor(program), apps::add_bench(program),  apps::add_verify(program),
-          apps::add_ls(program)};
+          apps::add_doctor(program), apps::add_bench(program),  apps::add_calibrate(program),
+          apps::add_verify(program), apps::add_ls(program),     apps::add_study(program)};
 }
 
 /// Parses; what is wrong comes back as an Error in `problem`. Returns true if help or version was

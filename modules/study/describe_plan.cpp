@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <tessera/study/describe_plan.hpp>
+#include <tessera/study/describe_time.hpp>
 
 namespace tessera::study {
 namespace {
@@ -65,17 +66,24 @@ std::string describe(const std::vector<MemoryPlan>& plans) {
 
 std::string describe(const std::vector<GridPlan>& grids, std::optional<std::int64_t> limit_bytes) {
   const auto best = best_grid(grids, limit_bytes);
-  std::string text = fmt::format("  {:>8} {:>12} {:>12} {:>12} {:>14} {:>16}\n", "expert", "states",
+  const bool has_times = !grids.empty() && grids.front().time.has_value();
+  std::string text = fmt::format("  {:>8} {:>12} {:>12} {:>12} {:>14} {:>16}", "expert", "states",
                                  "step", "of node", "rank", "traffic a step");
+  text += has_times ? fmt::format(" {:>12}  {}\n", "step time", "bound by") : "\n";
   for (std::size_t i = 0; i < grids.size(); ++i) {
     const MemoryPlan& plan = grids[i].memory;
     const std::int64_t states = plan.of(MemoryKind::parameters) + plan.of(MemoryKind::gradients) +
                                 plan.of(MemoryKind::optimizer) +
                                 plan.of(MemoryKind::working_parameters);
-    text += fmt::format("{} {:>8} {:>12} {:>12} {:>12} {:>14} {:>16}\n", best == i ? '*' : ' ',
+    text += fmt::format("{} {:>8} {:>12} {:>12} {:>12} {:>14} {:>16}", best == i ? '*' : ' ',
                         grids[i].expert, size(states), size(plan.private_bytes() - states),
                         size(plan.node.sum() / plan.ranks_per_node),
-                        size(plan.rank_bytes() + program_bytes), size(grids[i].traffic_bytes));
+                        size(plan.rank_bytes() + program_bytes),
+                        size(static_cast<std::int64_t>(grids[i].traffic_bytes)));
+    if (const auto& time = grids[i].time) {
+      text += fmt::format(" {:>12}  {}", describe_seconds(time->seconds()), time->sum().bound());
+    }
+    text += "\n";
   }
   if (!best) {
     return text + fmt::format(
@@ -83,7 +91,8 @@ std::string describe(const std::vector<GridPlan>& grids, std::optional<std::int6
                       "or --recompute layer would need less.\n",
                       size(*limit_bytes));
   }
-  return text + fmt::format("* --expert {}: the least traffic of all{}.\n", grids[*best].expert,
+  return text + fmt::format("* --expert {}: the {} of all{}.\n", grids[*best].expert,
+                            has_times ? "quickest" : "least traffic",
                             limit_bytes
                                 ? fmt::format(" that fit into {} per rank", size(*limit_bytes))
                                 : std::string());

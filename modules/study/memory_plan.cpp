@@ -9,15 +9,15 @@
 #include "base/block_distribution.hpp"
 #include "base/error.hpp"
 #include "kernel/gemm.hpp"
+#include "memory_of_units.hpp"
 #include "symbolic_step.hpp"
+#include "tessera/study/traffic.hpp"
 #include "tessera/zero3/flat_layout.hpp"
 
 namespace tessera::study {
 namespace {
 
 constexpr std::int64_t f32_bytes = 4;
-
-std::int64_t element_bytes(const RunShape& shape) { return shape.dtype == Dtype::f32 ? 4 : 2; }
 
 /// What makes a rank's memory differ from another's.
 struct RankClass {
@@ -30,6 +30,38 @@ RankClass class_of(const model::ModelConfig& config, const RunShape& shape, std:
   const BlockDistribution sequences{shape.batch, shape.num_ranks};
   const BlockDistribution experts{config.num_experts, shape.expert};
   return {experts.count(rank % shape.expert), sequences.count(rank)};
+}
+
+/// Ranks in [begin, end) whose expert rank is below `limit`.
+std::int64_t count_below(std::int64_t begin, std::int64_t end, std::int64_t expert,
+                         std::int64_t limit) {
+  const auto up_to = [&](std::int64_t rank) {
+    return rank / expert * limit + std::min(rank % expert, limit);
+  };
+  return up_to(end) - up_to(begin);
+}
+
+/// How many ranks of each class there are, and the first. A rank has one more sequence than the
+/// last if it is among the first in the world, and one more expert if it is among the first of its
+/// axis.
+std::map<RankClass, MemoryPlan> rank_classes(const model::ModelConfig& config,
+                                             const RunShape& shape) {
+  std::map<RankClass, MemoryPlan> plans;
+  const std::int64_t longer = shape.batch % shape.num_ranks;
+  const std::int64_t fuller = config.num_experts % shape.expert;
+  const auto add = [&](std::int64_t first, std::int64_t count) {
+    if (count == 0) return;
+    MemoryPlan& plan = plans[class_of(config, shape, first)];
+    if (plan.num_ranks == 0) plan.first_rank = first;
+    plan.num_ranks += count;
+  };
+  for (const auto& [begin, end] : {std::pair{std::int64_t{0}, longer}, {longer, shape.num_ranks}}) {
+    const std::int64_t full = count_below(begin, end, shape.expert, fuller);
+    const std::int64_t place = begin % shape.expert, group = begin - place;
+    add(place < fuller ? begin : group + shape.expert, full);
+    add(place < fuller ? group + fuller : begin, end - begin - full);
+  }
+  return plans;
 }
 
 /// Whether NodeGroup::make() finds a group of each node's ranks, and how many it has: the group's
@@ -181,17 +213,18 @@ void require_sensible(const model::ModelConfig& config, const RunShape& shape) {
   }
 }
 
-std::vector<MemoryPlan> plan_memory(const model::ModelConfig& config, const RunShape& given) {
+std::vector<MemoryPlan> plan_memory(const model::ModelConfig& config, const RunShape& shape) {
+  return plan_memory(config, model::in_vocabulary_chunks(config, model::parameter_units(config)),
+                     shape);
+}
+
+std::vector<MemoryPlan> plan_memory(const model::ModelConfig& config,
+                                    const std::vector<model::ParameterUnit>& units,
+                                    const RunShape& given) {
   require_sensible(config, given);
   RunShape shape = given;
   shape.ranks_per_node = std::min(shape.ranks_per_node, shape.num_ranks);
-  std::map<RankClass, MemoryPlan> plans;
-  for (std::int64_t rank = 0; rank < shape.num_ranks; ++rank) {
-    MemoryPlan& plan = plans[class_of(config, shape, rank)];
-    if (plan.num_ranks++ == 0) plan.first_rank = rank;
-  }
-  const std::vector<model::ParameterUnit> units =
-      model::in_vocabulary_chunks(config, model::parameter_units(config));
+  std::map<RankClass, MemoryPlan> plans = rank_classes(config, shape);
   std::vector<MemoryPlan> result;
   for (auto& [rank, plan] : plans) {
     const std::vector<SymbolicUnit> symbolic = symbolic_units(units, shape, rank);

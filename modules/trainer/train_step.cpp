@@ -91,6 +91,7 @@ StepOutcome compute_gradient(const comm::ProcessGrid& grid, model::Transformer<T
   outcome.aux_loss = balance.loss();
   grid.world().all_reduce("expert load", std::span<std::int64_t>(load), ReduceOp::sum);
   outcome.expert_load = load_imbalance(load, model.config().num_experts);
+  outcome.expert_choices = std::move(load);
   outcome.loss =
       sum_over_ranks(grid, loss_sum) * pass.loss_scale + aux_coefficient * outcome.aux_loss;
   return outcome;

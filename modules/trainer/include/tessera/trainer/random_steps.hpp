@@ -3,6 +3,8 @@
 // shape alone, so that no checkpoint is read.
 #pragma once
 
+#include <optional>
+
 #include "base/dtype.hpp"
 #include "comm/process_grid.hpp"
 #include "tessera/model/config.hpp"
@@ -17,6 +19,10 @@ struct RandomSteps {
   std::int64_t batch = 1;   ///< sequences over all ranks
   std::int64_t length = 0;  ///< positions of each
   std::int64_t num_steps = 1;
+  /// Of routers with biases (gpt-oss): experts are chosen by Zipf's law with this exponent, in an
+  /// order that differs between layers; 0: alike. None: as the random router has it. Throws
+  /// Error::usage for other families.
+  std::optional<double> zipf;
 };
 
 /// Full steps with AdamW and clipping; one more goes before, and is not counted. collective over

@@ -55,6 +55,9 @@ struct StepProfile {
   OverRanks step_ms;
   std::vector<TrafficRow> traffic;
   std::vector<Row> rows;  ///< phases that some rank was in; their means add up to the step's
+  /// [layers with experts, E] how often each expert was chosen in the last step, where that is
+  /// known.
+  std::vector<std::int64_t> expert_choices;
 };
 
 /// collective over world.

@@ -27,6 +27,7 @@ struct StepOutcome {
   double grad_norm = 0.0;  ///< over all parameters, before clipping
   std::int64_t num_targets = 0;  ///< over all ranks and micro-steps
   double expert_load = 1.0;      ///< tokens of the busiest expert / mean, of all layers the worst
+  std::vector<std::int64_t> expert_choices;  ///< [layers with experts, E] over all ranks
   bool updated = false;  ///< false: no target, a NaN, or a rank that failed; nothing was changed
 };
 

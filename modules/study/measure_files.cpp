@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// How fast the ranks together read one file, each its own part.
+// How fast the ranks together write and read one file, each its own part.
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -8,13 +8,13 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <tessera/study/measure.hpp>
 
 #include "base/block_distribution.hpp"
 #include "base/error.hpp"
-#include "bench.hpp"
 #include "comm/agree.hpp"
 
-namespace tessera::apps {
+namespace tessera::study {
 namespace {
 
 namespace fs = std::filesystem;
@@ -36,16 +36,28 @@ struct Descriptor {
   Descriptor& operator=(const Descriptor&) = delete;
 };
 
-void write_temporary(const fs::path& path) {
-  const Descriptor file(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC);
+/// Writes [begin, end) and waits for the disk.
+void write_part(const fs::path& path, std::int64_t begin, std::int64_t end) {
+  const Descriptor file(path, O_WRONLY | O_CREAT | O_CLOEXEC);
   const std::vector<char> piece(piece_bytes, 'x');
-  for (std::int64_t done = 0; done < temporary_bytes; done += piece_bytes) {
-    if (::pwrite(file.number, piece.data(), piece.size(), done) !=
-        static_cast<ssize_t>(piece.size())) {
+  while (begin < end) {
+    const auto wanted = static_cast<std::size_t>(
+        std::min<std::int64_t>(end - begin, static_cast<std::int64_t>(piece.size())));
+    const ssize_t count = ::pwrite(file.number, piece.data(), wanted, begin);
+    if (count <= 0) {
       fail(ErrorKind::file, "cannot write {}: {}", path.string(), std::strerror(errno));
     }
+    begin += count;
   }
-  ::fsync(file.number);
+  if (::fsync(file.number) != 0) {
+    fail(ErrorKind::file, "cannot write {}: {}", path.string(), std::strerror(errno));
+  }
+}
+
+/// A name among the temporary files, the same on all ranks.
+fs::path temporary_path(const comm::Communicator& world) {
+  const auto made = fs::temp_directory_path() / fmt::format("tessera-bench-{}", ::getpid());
+  return world.broadcast_string("temporary file", made.string(), 0);
 }
 
 /// Reads [begin, end); returns the seconds.
@@ -83,10 +95,9 @@ double read_rate(const comm::Communicator& world, const fs::path& path, bool for
 std::vector<MachineRow> measure_file(const comm::Communicator& world, const fs::path& file) {
   fs::path path = file;
   if (file.empty()) {
-    const auto made = fs::temp_directory_path() / fmt::format("tessera-bench-{}", ::getpid());
-    path = world.broadcast_string("temporary file", made.string(), 0);
+    path = temporary_path(world);
     comm::agreed(world, "write the temporary file", [&] {
-      if (world.rank() == 0) write_temporary(path);
+      if (world.rank() == 0) write_part(path, 0, temporary_bytes);
     });
   }
   std::vector<MachineRow> rows;
@@ -105,4 +116,27 @@ std::vector<MachineRow> measure_file(const comm::Communicator& world, const fs::
   return rows;
 }
 
-}  // namespace tessera::apps
+FileRates measure_file_rates(const comm::Communicator& world, std::int64_t bytes) {
+  const fs::path path = temporary_path(world);
+  const std::int64_t begin = world.rank() * bytes;
+  FileRates rates;
+  std::exception_ptr error;
+  try {
+    world.barrier("write the temporary file");
+    const auto start = std::chrono::steady_clock::now();
+    comm::agreed(world, "write the temporary file",
+                 [&] { write_part(path, begin, begin + bytes); });
+    const double seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const double slowest = world.all_reduce_value("writing", seconds, comm::ReduceOp::max);
+    rates.write = static_cast<double>(bytes * world.size()) / slowest;
+    rates.read = 1e9 * read_rate(world, path, true);
+  } catch (...) {
+    error = std::current_exception();
+  }
+  if (world.rank() == 0) ::unlink(path.c_str());
+  if (error) std::rethrow_exception(error);
+  return rates;
+}
+
+}  // namespace tessera::study

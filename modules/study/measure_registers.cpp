@@ -9,10 +9,9 @@
 #endif
 
 #include <array>
+#include <tessera/study/measure.hpp>
 
-#include "bench.hpp"
-
-namespace tessera::apps {
+namespace tessera::study {
 namespace {
 
 // Each function does `num_rounds` rounds in chains that do not wait for one another, and returns
@@ -176,4 +175,4 @@ RegisterRates measure_registers(const comm::Communicator& world, int num_repeats
   return result;
 }
 
-}  // namespace tessera::apps
+}  // namespace tessera::study

@@ -2,11 +2,11 @@
 // What the kernels of a step have to do at least: multiplications and additions of the products,
 // and each array moved once between memory and processor.
 #include <algorithm>
+#include <tessera/study/work.hpp>
 
-#include "bench.hpp"
 #include "tessera/model/parameter_units.hpp"
 
-namespace tessera::apps {
+namespace tessera::study {
 namespace {
 
 constexpr double f32_bytes = 4.0;
@@ -20,6 +20,17 @@ double visible_pairs(std::int64_t length, std::int64_t window) {
 }
 
 }  // namespace
+
+Work& Work::operator+=(const Work& other) {
+  flops += other.flops;
+  memory_bytes += other.memory_bytes;
+  message_bytes += other.message_bytes;
+  return *this;
+}
+
+double mean_visible_keys(std::int64_t length, std::int64_t window) {
+  return visible_pairs(length, window) / as_double(length);
+}
 
 Work expert_work(const model::ModelConfig& config, double rows, double local_experts,
                  std::int64_t element_bytes, bool backward) {
@@ -62,11 +73,11 @@ Work adamw_work(std::int64_t num_parameters, std::int64_t num_copied) {
   return {0.0, 7.0 * f32_bytes * as_double(num_parameters) + 2.0 * as_double(num_copied), 0.0};
 }
 
-Work dispatch_work(const model::ModelConfig& config, std::int64_t tokens, int expert_ranks,
+Work dispatch_work(const model::ModelConfig& config, std::int64_t tokens, std::int64_t expert_ranks,
                    std::int64_t element_bytes, StepPhase phase) {
   const double width = as_double(config.hidden_size), t = as_double(tokens) * width;
   const double rows = t * as_double(config.router.options.top_k), e = as_double(element_bytes);
-  const double away = 1.0 - 1.0 / expert_ranks;
+  const double away = 1.0 - 1.0 / as_double(expert_ranks);
   Work work{0.0, 0.0, rows * e * away};
   switch (phase) {
     case StepPhase::dispatch_forward: work.memory_bytes = (t + rows) * e; break;
@@ -78,14 +89,15 @@ Work dispatch_work(const model::ModelConfig& config, std::int64_t tokens, int ex
   return work;
 }
 
-Work gather_work(double whole, int num_ranks, std::int64_t element_bytes, bool shares_memory) {
+Work gather_work(double whole, std::int64_t num_ranks, std::int64_t element_bytes,
+                 bool shares_memory) {
   if (shares_memory) return {};  // it lies there whole, and the optimizer has written it
-  const double shard = whole / num_ranks, e = as_double(element_bytes);
+  const double shard = whole / as_double(num_ranks), e = as_double(element_bytes);
   return {0.0, shard * f32_bytes + whole * e, (whole - shard) * e};
 }
 
-Work reduce_work(double whole, int num_ranks, bool shares_memory) {
-  const double shard = whole / num_ranks;
+Work reduce_work(double whole, std::int64_t num_ranks, bool shares_memory) {
+  const double shard = whole / as_double(num_ranks);
   const double bytes =
       whole * f32_bytes + 2.0 * shard * f32_bytes;  // read once, added to the shard
   return {0.0, bytes, shares_memory ? 0.0 : (whole - shard) * f32_bytes};
@@ -127,4 +139,4 @@ double step_flops(const model::ModelConfig& config, std::int64_t sequences, std:
   return flops;
 }
 
-}  // namespace tessera::apps
+}  // namespace tessera::study

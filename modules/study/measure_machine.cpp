@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the machine reaches, in the same run as the kernels that are held against it. Files are in
-// bench_files.cpp.
+// Products, memory and messages. Files are in measure_files.cpp.
 #include <mpi.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
+#include <tessera/study/measure.hpp>
 
-#include "bench.hpp"
 #include "comm/collectives.hpp"
 #include "comm/watchdog.hpp"
+#include "kernel/allocate.hpp"
 #include "kernel/gemm.hpp"
 
-namespace tessera::apps {
+namespace tessera::study {
 namespace {
 
 constexpr double giga = 1e9;
@@ -22,8 +23,9 @@ double product_rate(const comm::Communicator& world, int num_repeats) {
   const kernel::Execution execution;
   double best = 0.0;
   for (const std::int64_t n : {512, 1024, 2048}) {
-    const kernel::Matrix<T> a("a", n, n), b("b", n, n);
-    const kernel::Matrix<float> c("c", n, n);
+    const auto a = kernel::allocate_zeros<kernel::Matrix<T>>("a", n, n);
+    const auto b = kernel::allocate_zeros<kernel::Matrix<T>>("b", n, n);
+    const auto c = kernel::allocate_zeros<kernel::Matrix<float>>("c", n, n);
     const kernel::Matrix<const T> a_in = a, b_in = b;
     const double seconds = best_seconds(world, num_repeats, [&] {
       kernel::gemm<T, float>(execution, kernel::operand(a_in), kernel::operand(b_in),
@@ -135,6 +137,49 @@ void measure_messages(const comm::Communicator& world, MachineReport& report) {
 
 }  // namespace
 
+std::vector<double> sample_seconds(const comm::Communicator& world, int num_repeats,
+                                   const std::function<void()>& body) {
+  std::vector<double> seconds;
+  for (int i = -1; i < num_repeats; ++i) {  // the first one allocates and compiles
+    Kokkos::fence();
+    world.barrier("start of a repeat");
+    const auto start = std::chrono::steady_clock::now();
+    body();
+    Kokkos::fence();
+    if (i < 0) continue;
+    seconds.push_back(
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  return seconds;
+}
+
+double median(std::vector<double> samples) {
+  const auto middle = samples.begin() + static_cast<std::ptrdiff_t>(samples.size() / 2);
+  std::nth_element(samples.begin(), middle, samples.end());
+  return *middle;
+}
+
+double median_seconds(const comm::Communicator& world, int num_repeats,
+                      const std::function<void()>& body) {
+  return median(sample_seconds(world, num_repeats, body));
+}
+
+double best_seconds(const comm::Communicator& world, int num_repeats,
+                    const std::function<void()>& body) {
+  double best = median_seconds(world, 1, body);
+  for (int i = 1; i < num_repeats; ++i) best = std::min(best, median_seconds(world, 1, body));
+  return best;
+}
+
+std::vector<double> sample_triad(const comm::Communicator& world, int num_repeats) {
+  const Triad triad(triad_array_bytes() / 4);
+  std::vector<double> rates;
+  for (const double seconds : sample_seconds(world, num_repeats, [&] { triad.run(); })) {
+    rates.push_back(triad.bytes() / seconds);
+  }
+  return rates;
+}
+
 MachineReport measure_machine(const comm::Communicator& world, int num_repeats) {
   MachineReport report;
   const auto add = [&](const std::string& name, const char* unit, double rate) {
@@ -165,4 +210,4 @@ MachineReport measure_machine(const comm::Communicator& world, int num_repeats) 
   return report;
 }
 
-}  // namespace tessera::apps
+}  // namespace tessera::study
