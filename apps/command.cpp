@@ -4,18 +4,9 @@
 #include <array>
 #include <chrono>
 #include <cmath>
-#include <cstdlib>
 
 namespace tessera::apps {
 namespace {
-
-int first_number(std::initializer_list<const char*> variables) {
-  for (const char* name : variables) {
-    const char* text = std::getenv(name);
-    if (text != nullptr && *text != '\0') return std::atoi(text);
-  }
-  return -1;
-}
 
 /// Refuses text that is no finite number, or one that `allowed` is false for.
 template <class Allowed>
@@ -106,12 +97,6 @@ comm::ProcessGrid make_grid(const GridOptions& options, MPI_Comm parent) {
   communicator.checked = options.checked;
   return comm::ProcessGrid(parent, {.expert = options.expert}, communicator);
 }
-
-int launcher_rank() {
-  return first_number({"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"});
-}
-
-int launcher_size() { return first_number({"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS"}); }
 
 std::string format_bytes(double num_bytes) {
   constexpr std::array units{"B", "KiB", "MiB", "GiB", "TiB", "PiB"};

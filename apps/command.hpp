@@ -20,6 +20,8 @@ struct Command {
   /// that it throws must be the same on all ranks (agreed), those of kind communication and
   /// internal excepted.
   std::function<int()> run;
+  /// Comes before MPI starts, e.g. to take signals from then on. local.
+  std::function<void()> prepare = [] {};
 };
 
 Command add_bench(CLI::App& program);
@@ -62,12 +64,6 @@ void add_copy_options(CLI::App& app, bool& dry_run, bool& no_verify);
 checkpoint::ExpertFormat parse_expert_format(const std::string& name);
 /// collective over parent; throws Error::usage on all its ranks alike.
 comm::ProcessGrid make_grid(const GridOptions& options, MPI_Comm parent = MPI_COMM_WORLD);
-
-/// Rank as the launcher (mpirun, srun) told this process, -1 without one: known before MPI starts.
-/// local.
-int launcher_rank();
-/// Number of ranks as the launcher told this process, -1 without one. local.
-int launcher_size();
 
 /// "1.50 GiB", "12.0 MiB", "640 B". local.
 std::string format_bytes(double num_bytes);

@@ -14,6 +14,7 @@
 #include <set>
 #include <string>
 
+#include "comm/environment.hpp"
 #include "command.hpp"
 #include "doctor.hpp"
 
@@ -145,7 +146,7 @@ void judge_node(const std::string& host, const Node& node, DoctorReport& report)
 
 void judge_job(const comm::Communicator& world, const std::vector<RankFacts>& all,
                DoctorReport& report) {
-  const int launched = launcher_size();
+  const int launched = comm::launcher_size();
   if (launched > 1 && world.size() == 1) {
     report.failures.push_back(
         fmt::format("the launcher started {} processes, but MPI connects only 1 of them; use the "

@@ -28,7 +28,7 @@ constexpr const char* exit_codes =
     "  0 done                  4 out of memory or above a stated bound\n"
     "  1 internal error        5 ranks lost contact or disagreed\n"
     "  2 wrong usage           6 NaN or infinity\n"
-    "  3 bad input or files    7 stopped by a signal, state is saved\n"
+    "  3 bad input or files    7 stopped by a signal or the time limit, state is saved\n"
     "\n`tessera SUBCOMMAND --help` shows options and examples.";
 
 std::vector<apps::Command> add_commands(CLI::App& program) {
@@ -48,7 +48,7 @@ bool parse(CLI::App& program, int argc, char** argv, std::exception_ptr& problem
   try {
     program.parse(argc, argv);
   } catch (const CLI::Success& wanted) {
-    if (apps::launcher_rank() <= 0) program.exit(wanted);
+    if (comm::launcher_rank() <= 0) program.exit(wanted);
     return true;
   } catch (const CLI::ParseError& error) {
     const auto chosen = program.get_subcommands();
@@ -60,9 +60,9 @@ bool parse(CLI::App& program, int argc, char** argv, std::exception_ptr& problem
   return false;
 }
 
-int run_chosen(const std::vector<apps::Command>& commands) {
+const apps::Command& chosen(const std::vector<apps::Command>& commands) {
   for (const apps::Command& command : commands) {
-    if (command.app->parsed()) return command.run();
+    if (command.app->parsed()) return command;
   }
   fail(ErrorKind::internal, "no subcommand was run");
 }
@@ -95,7 +95,7 @@ void agree_on_usage(const std::exception_ptr& problem) {
 bool speaks_for_all() {
   int is_running = 0, rank = 0;
   MPI_Initialized(&is_running);
-  if (is_running == 0) return apps::launcher_rank() <= 0;
+  if (is_running == 0) return comm::launcher_rank() <= 0;
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   return rank == 0;
 }
@@ -112,10 +112,11 @@ int main(int argc, char** argv) {
   std::optional<comm::Environment> environment;
   try {
     // A process without a launcher has nobody to wait for, and needs no MPI to say what is wrong.
-    if (usage_error && apps::launcher_rank() < 0) std::rethrow_exception(usage_error);
+    if (usage_error && comm::launcher_rank() < 0) std::rethrow_exception(usage_error);
+    if (!usage_error) chosen(commands).prepare();
     environment.emplace(argc, argv);
     agree_on_usage(usage_error);
-    code = run_chosen(commands);
+    code = chosen(commands).run();
   } catch (const Error& error) {
     code = exit_code(error.kind());
     if (!is_shared(error) && environment) end_job(code, error.what());

@@ -2,6 +2,7 @@
 // `tessera train`: options of a training run.
 #include <cstdlib>
 #include <memory>
+#include <optional>
 #include <tessera/study/describe_plan.hpp>
 
 #include "base/log.hpp"
@@ -20,6 +21,7 @@ struct Options {
   std::string recompute = "none";
   std::string flat_dtype;
   std::string export_experts;
+  std::string time_limit;
   bool no_verify = false;
   bool no_save = false;
   bool dry_run = false;
@@ -38,6 +40,10 @@ trainer::FlatDtype parse_flat_dtype(const std::string& name) {
 void require_sensible(const trainer::TrainingOptions& options) {
   if (options.model.empty() && options.resume.empty()) {
     fail(ErrorKind::usage, "give MODEL, or --resume with an earlier run");
+  }
+  if (options.continues && !options.resume.empty()) {
+    fail(ErrorKind::usage, "--continue resumes from --output, --resume from {}; give one of them",
+         options.resume.string());
   }
   if (options.evaluate_every > 0 && options.num_held_out == 0) {
     fail(ErrorKind::usage, "--evaluate-every needs sequences to evaluate on; give --held-out");
@@ -80,7 +86,24 @@ int show_plan(const comm::ProcessGrid& grid, const trainer::TrainingOptions& tra
   return 0;
 }
 
-int run(Options options) {
+/// The exit code.
+int tell_outcome(const trainer::TrainingOptions& training,
+                 const trainer::TrainingSummary& summary) {
+  const bool is_done = summary.stopped == trainer::StopReason::none;
+  if (training.num_steps == 0) {
+    log_info("no step: {}", summary.checkpoint.string());
+  } else if (summary.last_step > summary.first_step) {
+    log_info("steps {} to {}: loss {:.4f} to {:.4f}; {}", summary.first_step + 1, summary.last_step,
+             summary.first_loss, summary.last_loss,
+             summary.checkpoint.empty() ? "nothing saved" : summary.checkpoint.string());
+  } else if (is_done) {
+    log_info("nothing to do: step {} is done (--steps and --total-steps say when to stop)",
+             summary.first_step);
+  }
+  return is_done ? 0 : exit_code(ErrorKind::interrupted);
+}
+
+int run(Options options, const trainer::StopRequest& stop) {
   trainer::TrainingOptions& training = options.training;
   training.dtype = parse_dtype(options.dtype);
   training.gradient_transport = parse_dtype(options.reduce_dtype) == Dtype::bf16
@@ -93,24 +116,12 @@ int run(Options options) {
   training.verify = options.no_verify ? trainer::Verify::no : trainer::Verify::yes;
   training.saves_at_end = !options.no_save;
   training.data_options.flat_dtype = parse_flat_dtype(options.flat_dtype);
+  if (!options.time_limit.empty())
+    training.time_limit.limit_s = trainer::parse_time_limit(options.time_limit);
   require_sensible(training);
   const comm::ProcessGrid grid = make_grid(options.grid);
-  if (options.dry_run) return show_plan(grid, training);
-  const trainer::StopRequest stop;
-  const trainer::TrainingSummary summary = run_training(grid, training, stop);
-  if (summary.last_step == summary.first_step && training.num_steps > 0) {
-    log_info("nothing to do: step {} is done (--steps and --total-steps say when to stop)",
-             summary.first_step);
-    return 0;
-  }
-  if (training.num_steps == 0) {
-    log_info("no step: {}", summary.checkpoint.string());
-    return 0;
-  }
-  log_info("steps {} to {}: loss {:.4f} to {:.4f}; {}", summary.first_step + 1, summary.last_step,
-           summary.first_loss, summary.last_loss,
-           summary.checkpoint.empty() ? "nothing saved" : summary.checkpoint.string());
-  return summary.interrupted ? exit_code(ErrorKind::interrupted) : 0;
+  if (options.dry_run) return show_plan(grid, trainer::continued(grid.world(), training));
+  return tell_outcome(training, run_training(grid, training, stop));
 }
 
 void add_data_options(CLI::App& app, Options& options) {
@@ -132,7 +143,8 @@ void add_data_options(CLI::App& app, Options& options) {
       ->check(non_negative());
 }
 
-void add_length_options(CLI::App& app, trainer::TrainingOptions& training) {
+void add_length_options(CLI::App& app, Options& options) {
+  trainer::TrainingOptions& training = options.training;
   app.add_option("--steps", training.num_steps,
                  "stop after this step; a resumed run that is past it does so many more, up to "
                  "--total-steps; 0: load, prove, save and export")
@@ -158,6 +170,14 @@ void add_length_options(CLI::App& app, trainer::TrainingOptions& training) {
   app.add_option("--log-every", training.log_every, "steps between lines of the table")
       ->capture_default_str()
       ->check(positive());
+  app.add_option("--time-limit", options.time_limit,
+                 "of this process: seconds or [D-]HH:MM:SS (default: what Slurm says of the job)")
+      ->envname("TESSERA_TIME_LIMIT")
+      ->type_name("TIME");
+  app.add_option("--time-margin", training.time_limit.margin_s,
+                 "kept free before the limit besides the longest step and save [s]")
+      ->capture_default_str()
+      ->check(non_negative());
   app.add_option("--seed", training.seed,
                  "of the order of the sequences; a resumed run keeps its own")
       ->capture_default_str();
@@ -203,11 +223,17 @@ Command add_train(CLI::App& program) {
       "         --steps 1000 --expert 4 --dtype bf16 --save-every 100 --output run\n"
       "  mpirun -n 8 tessera train --resume run --data text.u16 --sequence-length 1024 --batch 8\n"
       "         --steps 2000 --expert 2 --dtype bf16 --output run\n"
-      "DIR/metrics.jsonl has one line per step, DIR/latest names the newest checkpoint. A rank "
-      "that\n"
-      "gets SIGUSR1 or SIGTERM ends the run after the current step with a checkpoint and exit code "
-      "7;\n"
-      "to mpirun send USR1, which it passes on (TERM it answers by killing the ranks soon after).\n"
+      "  srun --mpi=pmix tessera train MODEL --continue --output run ...     # see "
+      "slurm/README.md\n"
+      "DIR/metrics.jsonl has one line per step, DIR/latest names the newest checkpoint, DIR/lock "
+      "keeps\n"
+      "other runs out. SIGUSR1 or SIGTERM to a rank, or a time limit that leaves no time for "
+      "another\n"
+      "step and a checkpoint, ends the run with a checkpoint and exit code 7; during the load it "
+      "ends\n"
+      "at once and changes nothing. To mpirun send USR1, which it passes on (TERM it answers by "
+      "killing\n"
+      "the ranks soon after).\n"
       "Weight decay leaves norms, biases and sinks alone.");
   trainer::TrainingOptions& training = options->training;
   app->add_option("model", training.model, "Hugging Face directory or Tessera file")
@@ -215,6 +241,10 @@ Command add_train(CLI::App& program) {
   app->add_option("--resume", training.resume,
                   "go on from an earlier run's DIR, or from a Tessera file")
       ->type_name("DIR");
+  app->add_flag(
+      "--continue", training.continues,
+      "resume from --output if it has a checkpoint, else begin with MODEL: the same command\n"
+      "for the first job and for those that go on");
   app->add_option("--output", training.output, "directory for what the run writes")
       ->required()
       ->type_name("DIR");
@@ -229,14 +259,17 @@ Command add_train(CLI::App& program) {
   app->add_flag("--dry-run", options->dry_run,
                 "show keys, what each rank would read and the memory it needs; read headers only");
   add_data_options(*app, *options);
-  add_length_options(*app, training);
+  add_length_options(*app, *options);
   add_arithmetic_options(*app, *options);
   app->add_flag("--profile", training.profile,
                 "time the phases of the steps: a table at the end, profile.json, and trace.json\n"
                 "of the last steps for chrome://tracing or ui.perfetto.dev");
   add_key_options(*app, training.keys);
   add_grid_options(*app, options->grid);
-  return {app, [options] { return run(*options); }};
+  // Never destroyed: a launcher that has seen the first ranks end may send the others SIGTERM,
+  // which is not to change their exit codes.
+  static auto& stop = *new std::optional<trainer::StopRequest>;
+  return {app, [options] { return run(*options, stop.value()); }, [] { stop.emplace(); }};
 }
 
 }  // namespace tessera::apps

@@ -192,6 +192,12 @@ std::vector<CheckpointEntry> list_checkpoints(const fs::path& directory) {
   return entries;
 }
 
+bool has_latest(const comm::Communicator& world, const fs::path& directory) {
+  const bool is_there = world.rank() == 0 && fs::exists(directory / latest_name);
+  return world.all_reduce_value("look for a checkpoint", std::int32_t{is_there},
+                                comm::ReduceOp::max) != 0;
+}
+
 fs::path resume_path(const comm::Communicator& world, const fs::path& path) {
   return found_by_rank_0(world, "find the latest checkpoint", [&] { return newest_in(path); });
 }

@@ -192,7 +192,7 @@ zero3::ParameterStore<T> make_store(const comm::ProcessGrid& grid, const model::
 template <class T>
 LoadReport load_parameters(const comm::ProcessGrid& grid, ModelSource& model,
                            zero3::ParameterStore<T>& store, const checkpoint::LoadOptions& options,
-                           Verify verify) {
+                           Verify verify, const BeforeUnit& before_unit) {
   require_tied(grid, model);
   std::optional<ShardProof> proof;
   checkpoint::LoadOptions load = options;
@@ -203,6 +203,7 @@ LoadReport load_parameters(const comm::ProcessGrid& grid, ModelSource& model,
   const auto bytes_of = [&](std::size_t i) { return stored_bytes(model, i, store.unit(i)); };
   ProgressBar bar = bar_for("loading", store, stored_bytes(model), bytes_of);
   for (std::size_t i = 0; i < store.num_units(); ++i) {
+    before_unit();
     const zero3::Unit& unit = store.unit(i);
     const auto host = kernel::host_mirror(unit.master());
     report += load_unit(grid, model, i, unit, span_of(host), load);
@@ -221,10 +222,12 @@ LoadReport load_parameters(const comm::ProcessGrid& grid, ModelSource& model,
 
 template <class T>
 LoadReport load_optimizer(const comm::ProcessGrid& grid, Hdf5Source& source,
-                          zero3::ParameterStore<T>& store, const checkpoint::LoadOptions& options) {
+                          zero3::ParameterStore<T>& store, const checkpoint::LoadOptions& options,
+                          const BeforeUnit& before_unit) {
   LoadReport report;
   if (source.state().optimizer != "adamw") return report;  // plain SGD has no state
   for (std::size_t i = 0; i < store.num_units(); ++i) {
+    before_unit();
     zero3::Unit& unit = store.unit(i);
     unit.allocate_moments();
     const UnitParts parts = trainable(unit);
@@ -307,9 +310,10 @@ std::int64_t save_hugging_face(const comm::ProcessGrid& grid, const zero3::Param
       const comm::ProcessGrid&, const model::ModelConfig&, zero3::GradientTransport);            \
   template LoadReport load_parameters(const comm::ProcessGrid&, ModelSource&,                    \
                                       zero3::ParameterStore<T>&, const checkpoint::LoadOptions&, \
-                                      Verify);                                                   \
+                                      Verify, const BeforeUnit&);                                \
   template LoadReport load_optimizer(const comm::ProcessGrid&, Hdf5Source&,                      \
-                                     zero3::ParameterStore<T>&, const checkpoint::LoadOptions&); \
+                                     zero3::ParameterStore<T>&, const checkpoint::LoadOptions&,  \
+                                     const BeforeUnit&);                                         \
   template std::int64_t save_checkpoint(                                                         \
       const comm::ProcessGrid&, const zero3::ParameterStore<T>&, const std::filesystem::path&,   \
       const checkpoint::TrainingState&, const ModelSource&, std::span<const checkpoint::Field>); \

@@ -26,9 +26,6 @@ StopRequest::~StopRequest() {
   sigaction(SIGUSR1, &previous_usr1, nullptr);
 }
 
-bool StopRequest::any(const comm::Communicator& world) const {
-  return world.all_reduce_value("asked to stop", static_cast<std::int32_t>(stop_asked),
-                                comm::ReduceOp::max) != 0;
-}
+bool StopRequest::asked() const { return stop_asked != 0; }
 
 }  // namespace tessera::trainer

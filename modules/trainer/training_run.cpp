@@ -15,6 +15,7 @@
 #include "tessera/trainer/metrics.hpp"
 #include "tessera/trainer/metrics_table.hpp"
 #include "tessera/trainer/model_state.hpp"
+#include "tessera/trainer/run_lock.hpp"
 #include "tessera/trainer/sampler.hpp"
 #include "tessera/trainer/step_profile.hpp"
 #include "tessera/trainer/train_step.hpp"
@@ -34,10 +35,12 @@ constexpr int max_lost_steps = 10;
 template <class T>
 class Run {
  public:
-  Run(const comm::ProcessGrid& grid, const TrainingOptions& options, ModelSource source,
-      StartUp start)
+  Run(const comm::ProcessGrid& grid, const TrainingOptions& options, const RunLock& lock,
+      ModelSource source, StartUp start)
       : grid_(grid),
         options_(options),
+        lock_(lock),
+        time_(grid.world(), options.time_limit),
         start_(std::move(start)),
         source_(std::move(source)),
         state_(options.resume.empty() ? checkpoint::TrainingState() : source_.training),
@@ -61,7 +64,9 @@ class Run {
   std::uint64_t seed() const { return options_.resume.empty() ? options_.seed : state_.seed; }
 
   void prepare();
-  void load();
+  void load(const StopRequest& stop);
+  void one_step(MetricsWriter& writer, MetricsTable& table);
+  void end_early();
   StepMetrics step();
   double evaluate_held_out();
   void save();
@@ -73,6 +78,8 @@ class Run {
   double mib_before_ = proportional_set_mib();  // first: before anything of the model is there
   const comm::ProcessGrid& grid_;
   const TrainingOptions& options_;
+  const RunLock& lock_;
+  TimeLimit time_;
   StartUp start_;
   ModelSource source_;
   checkpoint::TrainingState state_;
@@ -106,20 +113,30 @@ void Run<T>::prepare() {
   if (!options_.resume.empty()) compare_with_record(earlier, options_, state_.training_json);
 }
 
+/// Nothing is lost by a stop before the first step, so a long load need not be waited for.
 template <class T>
-void Run<T>::load() {
+void Run<T>::load(const StopRequest& stop) {
   const auto start = Clock::now();
+  const auto give_up_if_asked = [&] {
+    const StopReason reason = time_.reason_to_stop(grid_.world(), stop);
+    if (reason == StopReason::none) return;
+    fail(ErrorKind::interrupted,
+         "{} while the model was loaded (no step was done, and files are "
+         "as they were)",
+         describe(reason));
+  };
   checkpoint::LoadReport report =
-      load_parameters(grid_, source_, store_, options_.load, options_.verify);
+      load_parameters(grid_, source_, store_, options_.load, options_.verify, give_up_if_asked);
   if (options_.optimizer.kind == zero3::OptimizerKind::adamw) {
     for (std::size_t i = 0; i < store_.num_units(); ++i) store_.unit(i).allocate_moments();
     auto* file = dynamic_cast<checkpoint::Hdf5Source*>(source_.source.get());
     if (!options_.resume.empty() && source_.training.optimizer == "adamw") {
-      report += load_optimizer(grid_, *file, store_, options_.load);
+      report += load_optimizer(grid_, *file, store_, options_.load, give_up_if_asked);
     }
   }
   std::array<std::int64_t, 2> bytes{report.read_bytes, report.exchanged_bytes};
   grid_.world().all_reduce("bytes read", std::span<std::int64_t>(bytes), comm::ReduceOp::sum);
+  time_.expect_save(seconds_since(start), bytes[0], all_parameters(source_.units));
   constexpr double mib = 1024.0 * 1024.0;
   log_info("read {:.1f} MiB in {:.2f} s ({:.1f} MiB exchanged between ranks){}",
            static_cast<double>(bytes[0]) / mib, seconds_since(start),
@@ -209,11 +226,22 @@ double Run<T>::evaluate_held_out() {
 template <class T>
 void Run<T>::save() {
   const auto start = Clock::now();
+  lock_.require(grid_.world());
   summary_.checkpoint = checkpoint_path(options_.output, state_.step);
   save_checkpoint(grid_, store_, summary_.checkpoint, state_, source_);
   set_latest(grid_.world(), summary_.checkpoint);
   if (options_.num_kept > 0) keep_newest(grid_.world(), options_.output, options_.num_kept);
+  time_.took_save(seconds_since(start));
   log_info("saved {} in {:.2f} s", summary_.checkpoint.string(), seconds_since(start));
+}
+
+/// In a complete checkpoint: that of the last step done, or the one that this run began with.
+template <class T>
+void Run<T>::end_early() {
+  log_info("{} before step {}{}", describe(summary_.stopped), state_.step + 1,
+           summary_.stopped == StopReason::time_limit ? ": " + time_.describe() : "");
+  const bool is_new = state_.step > summary_.first_step;
+  if (is_new && summary_.checkpoint != checkpoint_path(options_.output, state_.step)) save();
 }
 
 /// Straight from the shards, after the last step.
@@ -240,6 +268,32 @@ void Run<T>::finish_profile() {
   if (grid_.world().rank() == 0) fmt::print("{}", describe(profile));
 }
 
+/// With what belongs to it: evaluation, metrics, and the checkpoint where one is due.
+template <class T>
+void Run<T>::one_step(MetricsWriter& writer, MetricsTable& table) {
+  const auto start = Clock::now();
+  if (timer_) timer_->begin_step();
+  if (traffic_) traffic_->begin_step();
+  StepMetrics metrics = step();
+  if (timer_) timer_->end_step();
+  if (traffic_) traffic_->end_step();
+  const bool is_last = state_.step == last_step_;
+  const auto due = [&](std::int64_t every) { return every > 0 && state_.step % every == 0; };
+  if (sampler_.num_held_out() > 0 && (due(options_.evaluate_every) || is_last)) {
+    metrics.eval_loss = evaluate_held_out();
+  }
+  if (state_.step == summary_.first_step + 1) {
+    summary_.first_loss = metrics.loss;
+    start_.end("the step");
+    log_info("first step done {}", start_.describe());
+  }
+  summary_.last_loss = metrics.loss;
+  writer.write(metrics);
+  if (grid_.world().rank() == 0) table.add(metrics);
+  time_.took_step(seconds_since(start));
+  if (due(options_.save_every) || (is_last && options_.saves_at_end)) save();
+}
+
 template <class T>
 TrainingSummary Run<T>::train(const StopRequest& stop) {
   if (!options_.export_directory.empty()) {
@@ -248,41 +302,24 @@ TrainingSummary Run<T>::train(const StopRequest& stop) {
   }
   data_.validate(grid_.world());
   log_info("{}; {}", grid_.describe(), data_.description());
-  load();
+  load(stop);
   start_.end("loading");
-  make_directory(grid_.world(), options_.output);
   // Else a run that is stopped before its first save would be resumed as the one before it.
   if (options_.resume.empty()) forget_latest(grid_.world(), options_.output);
   MetricsWriter writer(grid_.world(), options_.output / "metrics.jsonl", state_.step);
   MetricsTable table(stdout, options_.log_every, last_step_);
   summary_.first_step = state_.step;
   if (options_.profile) start_profile();
-  while (state_.step < last_step_ && !summary_.interrupted) {
-    if (timer_) timer_->begin_step();
-    if (traffic_) traffic_->begin_step();
-    StepMetrics metrics = step();
-    if (timer_) timer_->end_step();
-    if (traffic_) traffic_->end_step();
-    const bool is_last = state_.step == last_step_;
-    const auto due = [&](std::int64_t every) { return every > 0 && state_.step % every == 0; };
-    if (sampler_.num_held_out() > 0 && (due(options_.evaluate_every) || is_last)) {
-      metrics.eval_loss = evaluate_held_out();
-    }
-    if (state_.step == summary_.first_step + 1) {
-      summary_.first_loss = metrics.loss;
-      start_.end("the step");
-      log_info("first step done {}", start_.describe());
-    }
-    summary_.last_loss = metrics.loss;
-    writer.write(metrics);
-    if (grid_.world().rank() == 0) table.add(metrics);
-    summary_.interrupted = stop.any(grid_.world()) && !is_last;
-    const bool ends = is_last && options_.saves_at_end;
-    if (due(options_.save_every) || ends || summary_.interrupted) save();
+  while (state_.step < last_step_) {
+    summary_.stopped = time_.reason_to_stop(grid_.world(), stop);
+    if (summary_.stopped != StopReason::none) break;
+    one_step(writer, table);
   }
+  const bool is_done = summary_.stopped == StopReason::none;
+  if (!is_done) end_early();
   if (options_.num_steps == 0) save();  // the model as it came, as a checkpoint to go on from
   summary_.last_step = state_.step;
-  if (!options_.export_directory.empty() && !summary_.interrupted) write_hugging_face();
+  if (!options_.export_directory.empty() && is_done) write_hugging_face();
   tell_memory();
   writer.finish(grid_.world());
   if (timer_) finish_profile();
@@ -294,40 +331,17 @@ TrainingSummary Run<T>::train(const StopRequest& stop) {
 
 }  // namespace
 
-std::int64_t last_step(std::int64_t num_steps, std::int64_t total_steps, std::int64_t done) {
-  return std::max(done, std::min(num_steps > done ? num_steps : done + num_steps, total_steps));
-}
-
-ModelSource open_start(const comm::ProcessGrid& grid, const TrainingOptions& options) {
-  if (options.resume.empty()) return open_model(grid.world(), options.model, options.keys);
-  const auto path = resume_path(grid.world(), options.resume);
-  ModelSource model = open_model(grid.world(), path, options.keys);
-  if (model.source->kind() != std::string("Tessera file")) {
-    fail(ErrorKind::usage, "cannot resume from {}, a {} (it has no step and no optimizer state)",
-         path.string(), model.source->kind());
-  }
-  if (options.model.empty()) return model;
-  const auto given =
-      checkpoint::Source::open(grid.world(), model_path(grid.world(), options.model));
-  if (given->config_json() != model.source->config_json()) {
-    fail(ErrorKind::config,
-         "{} and {} have different configurations (a run goes on with the model that it began "
-         "with); "
-         "leave MODEL out when resuming",
-         options.model.string(), path.string());
-  }
-  return model;
-}
-
-TrainingSummary run_training(const comm::ProcessGrid& grid, const TrainingOptions& options,
+TrainingSummary run_training(const comm::ProcessGrid& grid, const TrainingOptions& given,
                              const StopRequest& stop) {
   StartUp start;
+  const RunLock lock(grid.world(), given.output);
+  const TrainingOptions options = continued(grid.world(), given);
   ModelSource source = open_start(grid, options);
   start.end("headers");
   log_info("{}", model::describe(source.config));
   if (options.dtype == Dtype::bf16)
-    return Run<bf16>(grid, options, std::move(source), std::move(start)).train(stop);
-  return Run<float>(grid, options, std::move(source), std::move(start)).train(stop);
+    return Run<bf16>(grid, options, lock, std::move(source), std::move(start)).train(stop);
+  return Run<float>(grid, options, lock, std::move(source), std::move(start)).train(stop);
 }
 
 }  // namespace tessera::trainer

@@ -10,7 +10,7 @@ if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
   note "no apt here: taking the packages in README.md, Requirements, as installed"
   exit 0
 fi
-install_missing "${tool_packages[@]}" "${open_mpi_packages[@]}" "${library_packages[@]}" \
+install_missing "${tool_packages[@]}" "${open_mpi_packages[@]}" "${library_packages[@]}" "${cluster_packages[@]}" \
   libtrilinos-kokkos-dev \
   clang-14 libclang-rt-14-dev `# libFuzzer` \
   doxygen `# for the test of the reference of tessera.h` \

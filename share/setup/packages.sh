@@ -10,6 +10,8 @@ library_packages=(
   libfmt-dev libspdlog-dev nlohmann-json3-dev libcli11-dev libtomlplusplus-dev libxxhash-dev
   catch2 gnuplot-nox
 )
+# tests/cluster: Slurm's daemons, which only start where there is a slurm.conf, and network namespaces.
+cluster_packages=(slurm-wlm munge iproute2)
 
 is_installed() {
   [[ $(dpkg-query --show --showformat='${db:Status-Abbrev}' "$1" 2>/dev/null) == "ii " ]]

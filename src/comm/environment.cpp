@@ -8,12 +8,14 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <initializer_list>
 #include <thread>
 
 #include "base/error.hpp"
 #include "base/log.hpp"
 #include "comm/collectives.hpp"
 #include "comm/devices.hpp"
+#include "comm/roll_call.hpp"
 #include "comm/watchdog.hpp"
 
 namespace tessera::comm {
@@ -43,9 +45,19 @@ void set_open_mpi_defaults() {
   setenv("HWLOC_COMPONENTS", "-gl", kKeepUserChoice);
 }
 
+int first_number(std::initializer_list<const char*> variables) {
+  for (const char* name : variables) {
+    const char* text = std::getenv(name);
+    if (text != nullptr && *text != '\0') return std::atoi(text);
+  }
+  return -1;
+}
+
 int start_mpi(int& argc, char**& argv, bool sets_variables) {
   if (sets_variables) set_open_mpi_defaults();
-  const Phase phase("MPI_Init", default_deadline());
+  set_job_rank(launcher_rank());
+  const Phase phase("MPI_Init, for which all ranks must come: one that prints no such line has not",
+                    default_deadline());
   int level = 0;
   check_mpi(MPI_Init_thread(&argc, &argv, MPI_THREAD_MULTIPLE, &level), "MPI_Init_thread");
   return level;
@@ -81,6 +93,12 @@ bool mpi_is_running() {
 
 }  // namespace
 
+int launcher_rank() {
+  return first_number({"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"});
+}
+
+int launcher_size() { return first_number({"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS"}); }
+
 const char* romio_component() {
 #if defined(OMPI_MAJOR_VERSION) && OMPI_MAJOR_VERSION == 5
   return "romio341";
@@ -113,6 +131,7 @@ Environment::Environment(int& argc, char**& argv, EnvironmentOptions options)
   check_mpi(MPI_Comm_size(options.communicator, &size), "MPI_Comm_size");
   set_log_rank(rank, size);
   set_job_rank(rank);
+  if (started_mpi_) open_roll_call();
   if (!Kokkos::is_initialized()) {
     if (kokkos_was_ended) {
       fail(ErrorKind::usage,
@@ -135,6 +154,7 @@ Environment::~Environment() {
   MPI_Finalized(&finalized);
   if (!started_mpi_ || finalized != 0) return;
   const Phase phase("MPI_Finalize", default_deadline());
+  close_roll_call();
   MPI_Finalize();
 }
 

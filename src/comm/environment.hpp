@@ -46,6 +46,11 @@ class Environment {
   int exceptions_at_start_ = 0;
 };
 
+/// Rank and number of ranks as the launcher (mpirun, srun) told this process, -1 without one: known
+/// before MPI starts. local.
+int launcher_rank();
+int launcher_size();
+
 /// Ends all ranks of the job with exit code `code`; what was printed before is flushed, and rank 0
 /// gets a moment to print what all ranks throw alike. For apps: a library throws instead. local.
 [[noreturn]] void abort_job(int code);

@@ -10,6 +10,7 @@
 
 #include "base/log.hpp"
 #include "comm/device_collectives.hpp"
+#include "comm/roll_call.hpp"
 #include "comm/watchdog.hpp"
 
 namespace tessera::comm {
@@ -21,6 +22,7 @@ using std::chrono::milliseconds;
 
 constexpr microseconds kSpin{5};  // idle for less: a message is nearly there
 constexpr microseconds kYield{100};
+constexpr microseconds kLongIdle{1'000'000};  // somebody may be past a deadline
 constexpr microseconds kShortestSleep{20};
 constexpr microseconds kLongestSleep{500};
 
@@ -54,6 +56,7 @@ bool poll_until(const std::function<bool()>& done, milliseconds deadline) {
     const auto idle = std::chrono::duration_cast<microseconds>(now - idle_since);
     if (idle > kYield) {
       check_device_collectives();
+      if (idle > kLongIdle) answer_roll_call();
       std::this_thread::sleep_for(std::clamp(idle / 64, kShortestSleep, kLongestSleep));
     } else if (idle > kSpin) {
       sched_yield();
@@ -71,7 +74,8 @@ void wait_until(const CallSite& site, const std::function<bool()>& done) {
       unwinding ? std::min(site.deadline, kUnwindingDeadline) : site.deadline;
   note_collective_begin(site.communicator, to_string(site.operation), site.what);
   if (!poll_until(done, deadline)) {
-    log_rank(LogLevel::error, "deadline passed: {}", where_am_i());
+    const std::string where = where_am_i(), roll = unwinding ? "" : call_roll();
+    log_rank(LogLevel::error, "deadline passed: {}{}{}", where, roll.empty() ? "" : "; ", roll);
     fail(ErrorKind::communication,
          "{}: not complete after {:.1f} s (another rank has failed, is far behind or went another "
          "way); "

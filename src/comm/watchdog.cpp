@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
@@ -67,8 +68,15 @@ std::string describe_last(const LastCollective& last) {
                     : fmt::format("in {} for {:.1f} s", call, s);
 }
 
+std::string host_name() {
+  std::array<char, 256> name{};
+  ::gethostname(name.data(), name.size() - 1);
+  return name.data();
+}
+
 std::string describe_locked(const State& s) {
   std::string text = s.rank < 0 ? "rank not known yet" : fmt::format("rank {}", s.rank);
+  text += fmt::format(" on {}", host_name());
   if (s.step >= 0) text += fmt::format(", step {}", s.step);
   for (const ActivePhase& phase : s.phases) text += fmt::format(", phase '{}'", phase.name);
   return text + ", " + describe_last(s.last);

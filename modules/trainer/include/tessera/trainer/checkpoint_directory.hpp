@@ -56,6 +56,9 @@ std::filesystem::path latest_checkpoint(const std::filesystem::path& directory);
 /// read. local.
 std::vector<CheckpointEntry> list_checkpoints(const std::filesystem::path& directory);
 
+/// Whether DIR/latest is there. collective over world.
+bool has_latest(const comm::Communicator& world, const std::filesystem::path& directory);
+
 /// The file to resume from: `path` itself if it is a file, else what DIR/latest names. Throws
 /// Error::file with a list of what there is if `latest` is missing or names no complete checkpoint.
 /// collective over world; errors are agreed.

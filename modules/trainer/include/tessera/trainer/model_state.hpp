@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 
 #include "comm/process_grid.hpp"
@@ -68,21 +69,25 @@ zero3::ParameterStore<T> make_store(
 /// file has it.
 enum class Verify { no, yes };
 
+/// Called by a load before each unit, on all ranks; it may give the load up by an error that is the
+/// same on all ranks.
+using BeforeUnit = std::function<void()>;
+
 /// Reads this rank's part of every parameter, unit by unit; parameters that may be missing are
 /// initialised as KeyOptions says (by default norms one, biases and sinks zero, matrices normal
 /// with config.initializer_range; the same on every grid). collective over grid.world(); errors are
 /// agreed.
 template <class T>
-checkpoint::LoadReport load_parameters(const comm::ProcessGrid& grid, ModelSource& model,
-                                       zero3::ParameterStore<T>& store,
-                                       const checkpoint::LoadOptions& options = {},
-                                       Verify verify = Verify::yes);
+checkpoint::LoadReport load_parameters(
+    const comm::ProcessGrid& grid, ModelSource& model, zero3::ParameterStore<T>& store,
+    const checkpoint::LoadOptions& options = {}, Verify verify = Verify::yes,
+    const BeforeUnit& before_unit = [] {});
 
 /// Reads the optimizer's state of a Tessera file into the shards. collective; errors are agreed.
 template <class T>
-checkpoint::LoadReport load_optimizer(const comm::ProcessGrid& grid, checkpoint::Hdf5Source& source,
-                                      zero3::ParameterStore<T>& store,
-                                      const checkpoint::LoadOptions& options = {});
+checkpoint::LoadReport load_optimizer(
+    const comm::ProcessGrid& grid, checkpoint::Hdf5Source& source, zero3::ParameterStore<T>& store,
+    const checkpoint::LoadOptions& options = {}, const BeforeUnit& before_unit = [] {});
 
 /// Writes parameters (f32 master weights) and the optimizer's state, with the origins, scales and
 /// files of `model`, which it was loaded from, and `fields` beside; returns the bytes of this

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// SIGTERM and SIGUSR1 as a wish to stop after the current step, with a checkpoint.
+// SIGTERM and SIGUSR1 as a wish to stop before the next step, with a checkpoint.
 #pragma once
-
-#include "comm/communicator.hpp"
 
 namespace tessera::trainer {
 
@@ -15,8 +13,8 @@ class StopRequest {
   StopRequest(const StopRequest&) = delete;
   StopRequest& operator=(const StopRequest&) = delete;
 
-  /// Whether any rank was asked to stop; all ranks get the same answer. collective over world.
-  bool any(const comm::Communicator& world) const;
+  /// Whether this process was asked to stop. local.
+  bool asked() const;
 };
 
 }  // namespace tessera::trainer

@@ -12,6 +12,7 @@
 #include "tessera/trainer/model_state.hpp"
 #include "tessera/trainer/schedule.hpp"
 #include "tessera/trainer/stop_request.hpp"
+#include "tessera/trainer/time_limit.hpp"
 #include "tessera/trainer/token_data.hpp"
 #include "tessera/zero3/optimizer.hpp"
 #include "tessera/zero3/parameter_store.hpp"
@@ -22,7 +23,8 @@ struct TrainingOptions {
   std::filesystem::path
       model;  ///< Hugging Face directory or Tessera file; may be empty with resume
   std::filesystem::path
-      resume;  ///< output directory of an earlier run, or a Tessera file; may be empty
+      resume;              ///< output directory of an earlier run, or a Tessera file; may be empty
+  bool continues = false;  ///< resume from output, if it has a checkpoint
   std::filesystem::path output;  ///< directory for metrics, checkpoints and the loss curve
   std::filesystem::path data;
   TokenDataOptions data_options;
@@ -39,6 +41,7 @@ struct TrainingOptions {
   std::int64_t num_kept = 0;        ///< checkpoints to keep, the newest; 0: all
   bool saves_at_end = true;         ///< an interrupted run saves in any case
   std::int64_t log_every = 10;      ///< steps between lines of the table
+  TimeLimitOptions time_limit;
   std::uint64_t seed = 0;
 
   Dtype dtype = Dtype::f32;  ///< of gathered parameters and activations: f32 or bf16
@@ -64,15 +67,20 @@ struct TrainingSummary {
   std::int64_t last_step = 0;   ///< steps done now
   double first_loss = 0.0;
   double last_loss = 0.0;
-  bool interrupted = false;          ///< stopped by a signal; the checkpoint is complete
-  std::filesystem::path checkpoint;  ///< the last one written; empty if none
+  StopReason stopped = StopReason::none;  ///< why it ended early; the checkpoint is complete
+  std::filesystem::path checkpoint;       ///< the last one written; empty if none
 };
+
+/// The options with `resume` filled in where they say to continue and there is a checkpoint.
+/// collective over world.
+TrainingOptions continued(const comm::Communicator& world, TrainingOptions options);
 
 /// The model that a run would start from; when resuming, options.model (if given) must describe the
 /// same one. collective over grid.world(); errors are the same on all ranks.
 ModelSource open_start(const comm::ProcessGrid& grid, const TrainingOptions& options);
 
-/// collective over grid.world(); errors are the same on all ranks.
+/// Holds the lock of options.output meanwhile. A stop while the model is being loaded is
+/// Error::interrupted. collective over grid.world(); errors are the same on all ranks.
 TrainingSummary run_training(const comm::ProcessGrid& grid, const TrainingOptions& options,
                              const StopRequest& stop);
 
