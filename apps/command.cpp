@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "command.hpp"
 
-#include <array>
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
@@ -112,16 +111,5 @@ int launcher_rank() {
 }
 
 int launcher_size() { return first_number({"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS"}); }
-
-std::string format_bytes(double num_bytes) {
-  constexpr std::array units{"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
-  std::size_t unit = 0;
-  while (num_bytes >= 1024.0 && unit + 1 < units.size()) {
-    num_bytes /= 1024.0;
-    ++unit;
-  }
-  return unit == 0 ? fmt::format("{:.0f} B", num_bytes)
-                   : fmt::format("{:.2f} {}", num_bytes, units[unit]);
-}
 
 }  // namespace tessera::apps

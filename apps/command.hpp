@@ -6,6 +6,7 @@
 #include <functional>
 #include <string>
 
+#include "base/bytes.hpp"
 #include "comm/process_grid.hpp"
 #include "tessera/checkpoint/export_plan.hpp"
 #include "tessera/checkpoint/key_report.hpp"
@@ -20,6 +21,7 @@ struct Command {
   /// that it throws must be the same on all ranks (agreed), those of kind communication and
   /// internal excepted.
   std::function<int()> run;
+  bool needs_device = true;  ///< false: also runs where a build for GPUs finds none
 };
 
 Command add_bench(CLI::App& program);
@@ -66,8 +68,5 @@ comm::ProcessGrid make_grid(const GridOptions& options);
 int launcher_rank();
 /// Number of ranks as the launcher told this process, -1 without one. local.
 int launcher_size();
-
-/// "1.50 GiB", "12.0 MiB", "640 B". local.
-std::string format_bytes(double num_bytes);
 
 }  // namespace tessera::apps

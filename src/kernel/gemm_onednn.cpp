@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "base/contract.hpp"
-#include "base/error.hpp"
+#include "base/out_of_memory.hpp"
 
 namespace tessera::kernel::onednn {
 namespace {
@@ -198,10 +198,11 @@ void gemm_batched(std::int64_t batch, Operand<const T> a, std::int64_t a_batch_s
     Product& product = cached_product(problem);
     if (product.available()) return product.run(a.data, b.data, c.data);
   } catch (const dnnl::error& error) {
-    const bool memory = error.status == dnnl_out_of_memory;
-    fail(memory ? ErrorKind::memory : ErrorKind::internal,
-         "oneDNN failed in a product of {} x [{}, {}] x [{}, {}]: {}", batch, problem.m, problem.k,
-         problem.k, problem.n, error.what());
+    const std::string text =
+        fmt::format("oneDNN failed in a product of {} x [{}, {}] x [{}, {}]: {}", batch, problem.m,
+                    problem.k, problem.k, problem.n, error.what());
+    if (error.status == dnnl_out_of_memory) throw OutOfMemory(text);
+    throw Error(ErrorKind::internal, text);
   }
   if constexpr (std::is_same_v<T, bf16>) {
     for (std::int64_t i = 0; i < batch; ++i) {
