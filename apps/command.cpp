@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "command.hpp"
 
-#include <array>
 #include <chrono>
 #include <cmath>
 
@@ -96,17 +95,6 @@ comm::ProcessGrid make_grid(const GridOptions& options, MPI_Comm parent) {
       std::chrono::milliseconds(static_cast<long long>(1000.0 * options.deadline_s));
   communicator.checked = options.checked;
   return comm::ProcessGrid(parent, {.expert = options.expert}, communicator);
-}
-
-std::string format_bytes(double num_bytes) {
-  constexpr std::array units{"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
-  std::size_t unit = 0;
-  while (num_bytes >= 1024.0 && unit + 1 < units.size()) {
-    num_bytes /= 1024.0;
-    ++unit;
-  }
-  return unit == 0 ? fmt::format("{:.0f} B", num_bytes)
-                   : fmt::format("{:.2f} {}", num_bytes, units[unit]);
 }
 
 }  // namespace tessera::apps

@@ -6,6 +6,7 @@
 #include <functional>
 #include <string>
 
+#include "base/bytes.hpp"
 #include "comm/process_grid.hpp"
 #include "tessera/checkpoint/export_plan.hpp"
 #include "tessera/checkpoint/key_report.hpp"
@@ -22,6 +23,7 @@ struct Command {
   std::function<int()> run;
   /// Comes before MPI starts, e.g. to take signals from then on. local.
   std::function<void()> prepare = [] {};
+  bool needs_device = true;  ///< false: also runs where a build for GPUs finds none
 };
 
 Command add_bench(CLI::App& program);
@@ -64,8 +66,5 @@ void add_copy_options(CLI::App& app, bool& dry_run, bool& no_verify);
 checkpoint::ExpertFormat parse_expert_format(const std::string& name);
 /// collective over parent; throws Error::usage on all its ranks alike.
 comm::ProcessGrid make_grid(const GridOptions& options, MPI_Comm parent = MPI_COMM_WORLD);
-
-/// "1.50 GiB", "12.0 MiB", "640 B". local.
-std::string format_bytes(double num_bytes);
 
 }  // namespace tessera::apps

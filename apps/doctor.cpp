@@ -27,17 +27,30 @@ void print(const DoctorReport& report) {
   std::fflush(stdout);
 }
 
+/// A grid may have communicators of device memory: it is made where nothing speaks against it.
+std::string examine_grid(const comm::Communicator& world, const GridOptions& options,
+                         const DoctorReport& report) {
+  const std::int32_t fails = report.failures.empty() ? 0 : 1;
+  if (world.all_reduce_value("doctor.failures", fails, comm::ReduceOp::max) != 0) {
+    return "not tried, see the failures";
+  }
+  return make_grid(options).describe();
+}
+
 int run(const GridOptions& options) {
-  const comm::ProcessGrid grid = make_grid(options);
+  const comm::Communicator world(MPI_COMM_WORLD, "doctor");
   DoctorReport report;
   report.lines.emplace_back("Tessera", version_string());
   report.lines.emplace_back("built with", dependency_versions());
   examine_libraries(report);
   examine_devices(report);
-  examine_ranks(grid.world(), report);
+  examine_ranks(world, report);
   report.lines.emplace_back("arrays", "travel by " + comm::describe_device_transport());
-  report.lines.emplace_back("grid", grid.describe());
-  if (grid.world().rank() == 0) print(report);
+  if (const std::string misfit = comm::device_transport_misfit(); !misfit.empty()) {
+    report.failures.push_back(misfit);
+  }
+  report.lines.emplace_back("grid", examine_grid(world, options, report));
+  if (world.rank() == 0) print(report);
   return report.failures.empty() ? 0 : unusable;
 }
 
@@ -52,7 +65,7 @@ Command add_doctor(CLI::App& program) {
                   "  srun tessera doctor --expert 8\n"
                   "It ends with exit code 3 if Tessera cannot work here, else 0.");
   add_grid_options(*app, *options);
-  return {app, [options] { return run(*options); }};
+  return {app, [options] { return run(*options); }, false};
 }
 
 }  // namespace tessera::apps

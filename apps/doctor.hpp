@@ -23,6 +23,8 @@ void examine_libraries(DoctorReport& report);
 void examine_devices(DoctorReport& report);
 /// PCI bus id of the GPU that this rank computes on; empty without one. local.
 std::string own_device();
+/// Whether this is a build for GPUs and this rank finds none. local.
+bool lacks_device();
 
 /// Ranks, nodes, cores, binding, threads, shared memory and memory. collective over world; the
 /// report is the same on all ranks.

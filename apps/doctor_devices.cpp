@@ -37,6 +37,13 @@ void judge_devices(const comm::DeviceFacts& facts, DoctorReport& report) {
         "the devices of this node differ (the slowest sets the pace); choose alike ones by "
         "CUDA_VISIBLE_DEVICES");
   }
+  if (facts.driver_version < facts.runtime_version) {
+    report.warnings.push_back(fmt::format(
+        "the driver knows CUDA {} at most and this program has {} (calls that the driver lacks "
+        "fail while it runs); update the driver, or build with an older CUDA toolkit",
+        comm::cuda_version_text(facts.driver_version),
+        comm::cuda_version_text(facts.runtime_version)));
+  }
 }
 
 }  // namespace
@@ -45,6 +52,11 @@ std::string own_device() {
   const comm::DeviceFacts facts = comm::find_devices();
   const auto number = static_cast<std::size_t>(comm::chosen_device().value_or(0));
   return number < facts.devices.size() ? facts.devices[number].bus_id : std::string();
+}
+
+bool lacks_device() {
+  const comm::DeviceFacts facts = comm::find_devices();
+  return facts.built_for_devices && facts.devices.empty();
 }
 
 void examine_devices(DoctorReport& report) {

@@ -85,10 +85,12 @@ void examine_hdf5(DoctorReport& report) {
 
 void examine_kokkos(DoctorReport& report) {
   using Space = Kokkos::DefaultExecutionSpace;
+  const std::string threads = Kokkos::is_initialized()
+                                  ? fmt::format("{} thread(s)", Space().concurrency())
+                                  : "not started, for want of a device";
   report.lines.emplace_back(
-      "Kokkos",
-      fmt::format("{}.{}.{}, {}, {} thread(s)", KOKKOS_VERSION / 10000, KOKKOS_VERSION / 100 % 100,
-                  KOKKOS_VERSION % 100, Space::name(), Space().concurrency()));
+      "Kokkos", fmt::format("{}.{}.{}, {}, {}", KOKKOS_VERSION / 10000, KOKKOS_VERSION / 100 % 100,
+                            KOKKOS_VERSION % 100, Space::name(), threads));
 }
 
 const char* runtime_name(unsigned runtime) {

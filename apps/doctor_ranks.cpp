@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The doctor's look at the ranks: where they run, on which cores, with how much memory.
+#include <fmt/ranges.h>
 #include <sched.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -9,11 +10,11 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <map>
 #include <set>
 #include <string>
 
+#include "comm/device_collectives.hpp"
 #include "comm/environment.hpp"
 #include "command.hpp"
 #include "doctor.hpp"
@@ -28,25 +29,15 @@ constexpr double mib = 1024.0 * 1024.0;
 struct RankFacts {
   char host[64] = {};
   char instruction_set[32] = {};
-  char device[32] = {};  ///< bus id; empty without one
+  char device[32] = {};       ///< bus id; empty without one
+  bool lacks_device = false;  ///< a build for GPUs that finds none
+  char transport[64] = {};    ///< of arrays
   cpu_set_t cores = {};
   std::int64_t num_threads = 1;
   std::int64_t shared_free_bytes = 0;
   std::int64_t shared_bytes = 0;
-  std::int64_t memory_bytes = 0;
-  std::int64_t available_bytes = 0;
+  HostMemory memory;
 };
-
-std::int64_t meminfo_bytes(const std::string& wanted) {
-  std::ifstream file("/proc/meminfo");
-  std::string key, unit;
-  std::int64_t kib = 0;
-  while (file >> key >> kib) {
-    std::getline(file, unit);
-    if (key == wanted) return kib * 1024;
-  }
-  return 0;
-}
 
 std::int64_t num_threads_of_rank(const cpu_set_t& cores) {
   const char* text = std::getenv("OMP_NUM_THREADS");
@@ -59,6 +50,9 @@ RankFacts look_around() {
   gethostname(facts.host, sizeof facts.host - 1);
   std::strncpy(facts.instruction_set, instruction_set().c_str(), sizeof facts.instruction_set - 1);
   std::strncpy(facts.device, own_device().c_str(), sizeof facts.device - 1);
+  facts.lacks_device = lacks_device();
+  std::strncpy(facts.transport, comm::describe_device_transport().c_str(),
+               sizeof facts.transport - 1);
   sched_getaffinity(0, sizeof facts.cores, &facts.cores);
   facts.num_threads = num_threads_of_rank(facts.cores);
   struct statvfs shared {};
@@ -66,8 +60,7 @@ RankFacts look_around() {
     facts.shared_bytes = static_cast<std::int64_t>(shared.f_blocks * shared.f_frsize);
     facts.shared_free_bytes = static_cast<std::int64_t>(shared.f_bavail * shared.f_frsize);
   }
-  facts.memory_bytes = meminfo_bytes("MemTotal:");
-  facts.available_bytes = meminfo_bytes("MemAvailable:");
+  facts.memory = host_memory();
   return facts;
 }
 
@@ -77,6 +70,7 @@ struct Node {
   std::int64_t num_ranks = 0;
   std::int64_t num_threads = 0;         ///< of all its ranks
   std::set<std::string> devices;        ///< of its ranks
+  std::int64_t num_without_device = 0;  ///< ranks that want one
   std::bitset<max_cores> cores;         ///< that any of its ranks may use
   std::int64_t num_cores_of_ranks = 0;  ///< summed over its ranks
   bool ranks_are_alike = true;          ///< each may use the same cores
@@ -86,6 +80,7 @@ void add_rank(Node& node, const RankFacts& facts) {
   if (node.num_ranks == 0) node.first = facts;
   ++node.num_ranks;
   if (facts.device[0] != '\0') node.devices.insert(facts.device);
+  node.num_without_device += facts.lacks_device ? 1 : 0;
   node.num_threads += facts.num_threads;
   node.num_cores_of_ranks += CPU_COUNT(&facts.cores);
   node.ranks_are_alike = node.ranks_are_alike && CPU_EQUAL(&node.first.cores, &facts.cores) != 0;
@@ -108,8 +103,8 @@ void describe_node(const std::string& host, const Node& node, DoctorReport& repo
                                   node.cores.count(), binding(node), node.num_threads));
   report.lines.emplace_back("",
                             fmt::format("memory {} of {} available; /dev/shm {} of {} free",
-                                        format_bytes(static_cast<double>(facts.available_bytes)),
-                                        format_bytes(static_cast<double>(facts.memory_bytes)),
+                                        format_bytes(static_cast<double>(facts.memory.free_bytes)),
+                                        format_bytes(static_cast<double>(facts.memory.total_bytes)),
                                         format_bytes(static_cast<double>(facts.shared_free_bytes)),
                                         format_bytes(static_cast<double>(facts.shared_bytes))));
 }
@@ -126,6 +121,12 @@ void judge_node(const std::string& host, const Node& node, DoctorReport& report)
         "{}: {} ranks have {} threads on {} core(s) (several times slower); set OMP_NUM_THREADS={}",
         host, node.num_ranks, node.num_threads, num_cores,
         std::max<std::int64_t>(1, num_cores / node.num_ranks)));
+  }
+  if (node.num_without_device > 0) {
+    report.failures.push_back(fmt::format(
+        "{}: {} of {} ranks find no GPU, and this Tessera computes on nothing else: see devices, "
+        "or use a build without TESSERA_CUDA",
+        host, node.num_without_device, node.num_ranks));
   }
   const auto num_devices = static_cast<std::int64_t>(node.devices.size());
   if (num_devices > 0 && node.num_ranks > num_devices) {
@@ -154,10 +155,20 @@ void judge_job(const comm::Communicator& world, const std::vector<RankFacts>& al
                     "that Tessera was built with",
                     launched));
   }
-  const bool alike = std::all_of(all.begin(), all.end(), [&](const RankFacts& facts) {
-    return std::strcmp(facts.instruction_set, all.front().instruction_set) == 0;
-  });
-  if (!alike) {
+  const auto alike = [&](const auto& text) {
+    return std::all_of(all.begin(), all.end(), [&](const RankFacts& facts) {
+      return std::strcmp(text(facts), text(all.front())) == 0;
+    });
+  };
+  if (!alike([](const RankFacts& facts) { return facts.transport; })) {
+    std::set<std::string> transports;
+    for (const RankFacts& facts : all) transports.insert(facts.transport);
+    report.failures.push_back(fmt::format(
+        "arrays would travel by {} (ranks do not understand each other); install the same on all "
+        "nodes, or choose one by TESSERA_COLLECTIVES",
+        fmt::join(transports, " on some ranks and by ")));
+  }
+  if (!alike([](const RankFacts& facts) { return facts.instruction_set; })) {
     report.warnings.push_back(
         "the nodes' processors differ (the slowest sets the pace, and results may differ in the "
         "last bits from "

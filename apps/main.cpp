@@ -12,6 +12,7 @@
 
 #include "base/error.hpp"
 #include "base/log.hpp"
+#include "base/out_of_memory.hpp"
 #include "base/version.hpp"
 #include "comm/agree.hpp"
 #include "comm/environment.hpp"
@@ -60,11 +61,12 @@ bool parse(CLI::App& program, int argc, char** argv, std::exception_ptr& problem
   return false;
 }
 
-const apps::Command& chosen(const std::vector<apps::Command>& commands) {
+/// Null where the command line names none.
+const apps::Command* find_chosen(const std::vector<apps::Command>& commands) {
   for (const apps::Command& command : commands) {
-    if (command.app->parsed()) return command;
+    if (command.app->parsed()) return &command;
   }
-  fail(ErrorKind::internal, "no subcommand was run");
+  return nullptr;
 }
 
 void print_error(const Error& error) {
@@ -113,10 +115,16 @@ int main(int argc, char** argv) {
   try {
     // A process without a launcher has nobody to wait for, and needs no MPI to say what is wrong.
     if (usage_error && comm::launcher_rank() < 0) std::rethrow_exception(usage_error);
-    if (!usage_error) chosen(commands).prepare();
-    environment.emplace(argc, argv);
+    const apps::Command* chosen = find_chosen(commands);
+    comm::EnvironmentOptions options;
+    options.may_lack_device = chosen == nullptr || usage_error || !chosen->needs_device;
+    if (chosen != nullptr && !usage_error) chosen->prepare();
+    environment.emplace(argc, argv, options);
     agree_on_usage(usage_error);
-    code = chosen(commands).run();
+    if (chosen == nullptr) fail(ErrorKind::internal, "no subcommand was run");
+    code = chosen->run();
+  } catch (const OutOfMemory& error) {
+    end_job(exit_code(ErrorKind::memory), error.what());
   } catch (const Error& error) {
     code = exit_code(error.kind());
     if (!is_shared(error) && environment) end_job(code, error.what());

@@ -50,11 +50,9 @@ void require_sensible(const trainer::TrainingOptions& options) {
   }
 }
 
-/// collective over grid.world().
-study::RunShape run_shape(const comm::ProcessGrid& grid, std::int64_t vocab_size,
-                          const trainer::TrainingOptions& training) {
-  trainer::TokenDataOptions data_options = training.data_options;
-  data_options.vocab_size = vocab_size;
+/// local. length: positions of a sequence.
+study::RunShape run_shape(const comm::ProcessGrid& grid, const trainer::TrainingOptions& training,
+                          std::int64_t length) {
   const char* shared_memory = std::getenv("TESSERA_SHARED_MEMORY");
   study::RunShape shape;
   shape.num_ranks = grid.world().size();
@@ -63,13 +61,20 @@ study::RunShape run_shape(const comm::ProcessGrid& grid, std::int64_t vocab_size
   shape.shares_memory = shared_memory == nullptr || std::string_view(shared_memory) != "off";
   shape.batch = training.batch;
   shape.micro_batch = training.micro_batch;
-  shape.length =
-      trainer::TokenData::open(grid.world(), training.data, data_options).sequence_length();
+  shape.length = length;
   shape.dtype = training.dtype;
   shape.optimizer = training.optimizer.kind;
   shape.transport = training.gradient_transport;
   shape.recompute = training.recompute;
   return shape;
+}
+
+/// collective over grid.world().
+std::int64_t sequence_length(const comm::ProcessGrid& grid, std::int64_t vocab_size,
+                             const trainer::TrainingOptions& training) {
+  trainer::TokenDataOptions data_options = training.data_options;
+  data_options.vocab_size = vocab_size;
+  return trainer::TokenData::open(grid.world(), training.data, data_options).sequence_length();
 }
 
 /// Keys, what each rank would read and the memory that it would need.
@@ -78,7 +83,8 @@ int show_plan(const comm::ProcessGrid& grid, const trainer::TrainingOptions& tra
   const std::vector<Parameter> parameters = all_parameters(model.units);
   const std::string keys = compare_keys(*model.source, parameters, model.keys).describe();
   const std::vector<trainer::RankPlan> plans = plan_run(grid, model);
-  const study::RunShape shape = run_shape(grid, model.config.vocab_size, training);
+  const study::RunShape shape =
+      run_shape(grid, training, sequence_length(grid, model.config.vocab_size, training));
   if (grid.world().rank() == 0) {
     fmt::print("{}\n{}\n{}\n{}\n{}", model::describe(model.config), describe(shape), keys,
                describe(plans), describe(plan_memory(model.config, shape)));
@@ -121,6 +127,13 @@ int run(Options options, const trainer::StopRequest& stop) {
   require_sensible(training);
   const comm::ProcessGrid grid = make_grid(options.grid);
   if (options.dry_run) return show_plan(grid, trainer::continued(grid.world(), training));
+  training.foretell_memory = [&](const model::ModelConfig& config, std::int64_t length) {
+    try {
+      return summarize(largest(plan_memory(config, run_shape(grid, training, length))));
+    } catch (const Error&) {
+      return std::string();  // a grid that is not planned for
+    }
+  };
   return tell_outcome(training, run_training(grid, training, stop));
 }
 

@@ -2,6 +2,7 @@
 // `tessera verify`: does a checkpoint still hold what was written, and do two hold the same values?
 #include "tessera/checkpoint/verify.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <memory>

@@ -64,6 +64,17 @@ std::string describe(const std::vector<MemoryPlan>& plans) {
          });
 }
 
+std::string summarize(const MemoryPlan& plan) {
+  const std::int64_t states = plan.of(MemoryKind::parameters) + plan.of(MemoryKind::gradients) +
+                              plan.of(MemoryKind::optimizer) +
+                              plan.of(MemoryKind::working_parameters);
+  return fmt::format(
+      "`tessera plan` foretells {} for the rank that needs most: {} of parameters, gradients and "
+      "optimizer, {} of a step, {} as its share of the node's, and the program",
+      size(plan.rank_bytes() + program_bytes), size(states), size(plan.private_bytes() - states),
+      size(plan.node.sum() / plan.ranks_per_node));
+}
+
 std::string describe(const std::vector<GridPlan>& grids, std::optional<std::int64_t> limit_bytes) {
   const auto best = best_grid(grids, limit_bytes);
   const bool has_times = !grids.empty() && grids.front().time.has_value();

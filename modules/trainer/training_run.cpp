@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <chrono>
+#include <new>
 #include <optional>
 #include <tessera/trainer/training_run.hpp>
 
 #include "base/log.hpp"
 #include "comm/agree.hpp"
 #include "comm/watchdog.hpp"
+#include "memory_report.hpp"
 #include "run_record.hpp"
 #include "start_up.hpp"
 #include "tessera/trainer/batch_reader.hpp"
@@ -53,7 +55,16 @@ class Run {
     start_.end("data and memory");
   }
 
-  TrainingSummary train(const StopRequest& stop);
+  /// A rank without memory ends it with its numbers; the others then wait for it.
+  TrainingSummary train(const StopRequest& stop) {
+    try {
+      return train_to_the_end(stop);
+    } catch (const OutOfMemory& error) {
+      throw with_report(error.what(), store_, foretold_);
+    } catch (const std::bad_alloc&) {
+      throw with_report("no memory for data of the processor", store_, foretold_);
+    }
+  }
 
  private:
   static TokenDataOptions data_options(const TrainingOptions& options, const ModelSource& source) {
@@ -63,6 +74,7 @@ class Run {
   }
   std::uint64_t seed() const { return options_.resume.empty() ? options_.seed : state_.seed; }
 
+  TrainingSummary train_to_the_end(const StopRequest& stop);
   void prepare();
   void load(const StopRequest& stop);
   void one_step(MetricsWriter& writer, MetricsTable& table);
@@ -88,6 +100,7 @@ class Run {
   BatchReader reader_;
   zero3::ParameterStore<T> store_;
   model::Transformer<T> model_;
+  std::string foretold_;  ///< of memory
   std::optional<Schedule> schedule_;
   std::int64_t total_steps_ = 0;
   std::int64_t last_step_ = 0;
@@ -100,6 +113,9 @@ class Run {
 template <class T>
 void Run<T>::prepare() {
   require_aux_loss(source_.config, options_.aux_coefficient);
+  if (options_.foretell_memory) {
+    foretold_ = options_.foretell_memory(source_.config, data_.sequence_length());
+  }
   const checkpoint::TrainingState earlier = state_;
   total_steps_ = options_.total_steps;
   if (total_steps_ == 0) total_steps_ = std::max(options_.num_steps, recorded_total_steps(earlier));
@@ -295,7 +311,7 @@ void Run<T>::one_step(MetricsWriter& writer, MetricsTable& table) {
 }
 
 template <class T>
-TrainingSummary Run<T>::train(const StopRequest& stop) {
+TrainingSummary Run<T>::train_to_the_end(const StopRequest& stop) {
   if (!options_.export_directory.empty()) {
     checkpoint::require_export_target(grid_.world(), options_.export_directory,
                                       options_.export_options);
@@ -304,6 +320,7 @@ TrainingSummary Run<T>::train(const StopRequest& stop) {
   log_info("{}; {}", grid_.describe(), data_.description());
   load(stop);
   start_.end("loading");
+  log_info("{}", describe_memory(grid_.world(), store_, foretold_));
   // Else a run that is stopped before its first save would be resumed as the one before it.
   if (options_.resume.empty()) forget_latest(grid_.world(), options_.output);
   MetricsWriter writer(grid_.world(), options_.output / "metrics.jsonl", state_.step);

@@ -51,7 +51,7 @@ run_tests() {
   local log=$log_dir/ctest.log code=0 programs
   mapfile -t programs < <(if (($# > 0)); then programs_of_tests "$@"; else echo all; fi)
   ((${#programs[@]} > 0)) || programs=(help)
-  step "build (minutes the first time)" cmake --build "$build" --target "${programs[@]}" -- -k 0
+  step "build (minutes the first time)" cmake --build "$build" --parallel "$(nproc)" --target "${programs[@]}" -- -k 0
   note "run the tests"
   ctest --test-dir "$build" --parallel "$(nproc)" --output-on-failure --no-label-summary --no-tests=error \
     "$@" </dev/null >"$log" 2>&1 || code=$?

@@ -322,14 +322,29 @@ class NcclCollectives final : public DeviceCollectives {
   LiveDeviceCollectives live_;
 };
 
-std::string version_text() {
+int running_version() {
   int version = 0;
   check_nccl(ncclGetVersion(&version), "ncclGetVersion");
+  return version;
+}
+
+std::string text_of(int version) {
   return fmt::format("NCCL {}.{}.{}", version / 10000, version / 100 % 100, version % 100);
+}
+
+/// Programs run with a library that is newer than the one they were built with, not with an older.
+std::string misfit() {
+  if (running_version() >= NCCL_VERSION_CODE) return {};
+  return fmt::format(
+      "{} runs, and Tessera was built with {} (the older may lack what is called); "
+      "put the newer one first in LD_LIBRARY_PATH, or build again",
+      text_of(running_version()), text_of(NCCL_VERSION_CODE));
 }
 
 }  // namespace
 
-DeviceCollectivesFactory nccl_factory() { return {NcclCollectives::make_parent, version_text}; }
+DeviceCollectivesFactory nccl_factory() {
+  return {NcclCollectives::make_parent, [] { return text_of(running_version()); }, misfit};
+}
 
 }  // namespace tessera::comm

@@ -100,6 +100,11 @@ std::string describe_device_transport() {
   return found == factories().end() ? "MPI" : found->second.describe();
 }
 
+std::string device_transport_misfit() {
+  const auto found = factories().find(device_transport());
+  return found == factories().end() || !found->second.misfit ? "" : found->second.misfit();
+}
+
 void provide_device_collectives(DeviceTransport transport, DeviceCollectivesFactory factory) {
   factories()[transport] = std::move(factory);
 }

@@ -26,6 +26,9 @@ DeviceTransport device_transport();
 /// "NCCL 2.28.9", "MPI, host memory", ...: for logs. local.
 std::string describe_device_transport();
 
+/// What of that library does not fit this program, for people; empty: nothing. local.
+std::string device_transport_misfit();
+
 /// Operations of one group of ranks on device memory, in the order of streams.
 class DeviceCollectives : public Collectives {
  public:
@@ -47,6 +50,8 @@ struct DeviceCollectivesFactory {
                                                    std::chrono::milliseconds deadline)>
       make;
   std::function<std::string()> describe;
+  /// What of the library does not fit this program; empty: nothing. May be left out.
+  std::function<std::string()> misfit = {};
 };
 /// Adds a library to those that this build has, before the first grid. local.
 void provide_device_collectives(DeviceTransport transport, DeviceCollectivesFactory factory);

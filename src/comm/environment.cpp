@@ -138,6 +138,9 @@ Environment::Environment(int& argc, char**& argv, EnvironmentOptions options)
            "Kokkos was started and ended by Tessera in this process (it cannot be started twice); "
            "keep one Environment, or a Kokkos of your own, alive as long as Tessera is in use");
     }
+    const DeviceFacts facts = find_devices();
+    const bool lacks_device = facts.built_for_devices && facts.devices.empty();
+    if (lacks_device && options.may_lack_device) return;
     if constexpr (!kernels_run_on_host) choose_device(rank_on_node(started_mpi_));
     Kokkos::initialize(argc, argv);
     started_kokkos_ = true;

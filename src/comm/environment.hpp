@@ -16,6 +16,8 @@ struct EnvironmentOptions {
   MPI_Comm communicator = MPI_COMM_WORLD;
   /// Whether the process's environment may get what Open MPI reads from it when MPI is started.
   bool sets_variables = true;
+  /// A build for GPUs on a rank that finds none: Kokkos is not started, instead of an error.
+  bool may_lack_device = false;
 };
 
 /// Throws Error::usage, with MPI's names, if `level` is below `required`. local.

@@ -7,8 +7,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
-#include "base/error.hpp"
+#include "base/bytes.hpp"
+#include "base/out_of_memory.hpp"
 
 namespace tessera::kernel {
 namespace {
@@ -16,6 +18,13 @@ namespace {
 /// In place, so much becomes writable at a time; untouched pages of it cost nothing.
 constexpr std::int64_t step_bytes = 32 << 20;
 constexpr std::int64_t huge_page_bytes = 2 << 20;
+
+[[noreturn]] void refuse(std::int64_t bytes, const Arena& arena, const char* reason) {
+  throw OutOfMemory(
+      fmt::format("no memory for {} more in a step, for which {} are held, {} of them in use: {}",
+                  format_bytes(bytes), format_bytes(arena.reserved_bytes()),
+                  format_bytes(arena.used_bytes()), reason));
+}
 
 std::int64_t physical_bytes() {
   return std::int64_t{sysconf(_SC_PHYS_PAGES)} * std::int64_t{sysconf(_SC_PAGE_SIZE)};
@@ -35,10 +44,19 @@ Arena::Block Arena::take(std::int64_t bytes) {
   }
   if (growth_ == Growth::in_place) {
     block.offset = *map_.take(bytes);
-    make_writable();
+    try {
+      make_writable();
+    } catch (const OutOfMemory& error) {
+      map_.give_back(block.offset, bytes);
+      refuse(bytes, *this, error.what());
+    }
     block.data = base_ + block.offset;
   } else {
-    place_in_piece(block);
+    try {
+      place_in_piece(block);
+    } catch (const OutOfMemory& error) {
+      refuse(bytes, *this, error.what());
+    }
     block.offset = *map_.take(bytes);
   }
   peak_bytes_ = std::max(peak_bytes_, map_.used_bytes());
@@ -65,15 +83,16 @@ bool Arena::reserve_addresses() {
 
 /// As far as blocks reach.
 void Arena::make_writable() {
-  reserved_bytes_ = map_.size_bytes();
+  const std::int64_t before = std::exchange(reserved_bytes_, map_.size_bytes());
   if (reserved_bytes_ <= writable_bytes_) return;
   const std::int64_t wanted =
       std::min((reserved_bytes_ + step_bytes - 1) / step_bytes * step_bytes, address_bytes_);
   if (reserved_bytes_ > address_bytes_ ||
       mprotect(base_ + writable_bytes_, static_cast<std::size_t>(wanted - writable_bytes_),
                PROT_READ | PROT_WRITE) != 0) {
-    fail(ErrorKind::memory, "a step needs {} bytes at once, more than the system gives: {}",
-         reserved_bytes_, std::strerror(reserved_bytes_ > address_bytes_ ? ENOMEM : errno));
+    const int error = reserved_bytes_ > address_bytes_ ? ENOMEM : errno;
+    reserved_bytes_ = before;
+    throw OutOfMemory(std::strerror(error));
   }
   // Fewer faults at first touch and fewer misses of the address cache, where there is much to
   // touch; a wish, so no error.
@@ -104,8 +123,12 @@ void Arena::place_in_piece(Block& block) {
 }
 
 void Arena::add_piece(std::int64_t bytes) {
-  pieces_.push_back(
-      {{}, bytes, Vector<std::uint8_t>(uninitialized("arena"), bytes + BlockMap::granule_bytes)});
+  try {
+    pieces_.push_back(
+        {{}, bytes, Vector<std::uint8_t>(uninitialized("arena"), bytes + BlockMap::granule_bytes)});
+  } catch (const std::exception& error) {  // Kokkos', whose type differs from version to version
+    throw OutOfMemory(error.what());
+  }
   reserved_bytes_ += bytes;
   ++num_growths_;
 }

@@ -7,7 +7,7 @@
 #include <mutex>
 #include <vector>
 
-#include "base/error.hpp"
+#include "base/out_of_memory.hpp"
 #include "kernel/cublas_interface.hpp"
 #include "kernel/launch.hpp"
 
@@ -19,9 +19,9 @@ constexpr std::int64_t workspace_bytes = std::int64_t{32} << 20;
 
 void check(cublasStatus_t status, const char* call) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
-  const bool memory = status == CUBLAS_STATUS_ALLOC_FAILED;
-  fail(memory ? ErrorKind::memory : ErrorKind::internal, "{} failed: {}", call,
-       cublasGetStatusString(status));
+  const std::string text = fmt::format("{} failed: {}", call, cublasGetStatusString(status));
+  if (status == CUBLAS_STATUS_ALLOC_FAILED) throw OutOfMemory(text);
+  throw Error(ErrorKind::internal, text);
 }
 
 /// The CUDA stream of an instance; null where the backend has none, as in the tests on a host.

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "base/contract.hpp"
-#include "base/error.hpp"
+#include "base/out_of_memory.hpp"
 
 namespace tessera::kernel::onednn {
 namespace {
@@ -144,6 +144,37 @@ Strides strides_of(const Operand<T>& x, std::int64_t batch_stride) {
   return {batch_stride, stride, 1};
 }
 
+/// One row or column whose elements lie apart. oneDNN 3.7 takes them for neighbours, where it looks
+/// for a layout in the stride of a dimension of one.
+bool is_spread_vector(std::int64_t rows, std::int64_t cols, const Strides& strides) {
+  return (rows == 1 && cols > 1 && strides.col != 1) || (cols == 1 && rows > 1 && strides.row != 1);
+}
+
+bool has_spread_vector(const Problem& p) {
+  return is_spread_vector(p.m, p.k, p.a_strides) || is_spread_vector(p.k, p.n, p.b_strides) ||
+         is_spread_vector(p.m, p.n, p.c_strides);
+}
+
+/// By plain loops.
+template <class T, class TC>
+void multiply_vectors(const Problem& p, const T* a, const T* b, TC* c) {
+  for (std::int64_t i = 0; i < p.batch; ++i) {
+    for (std::int64_t row = 0; row < p.m; ++row) {
+      for (std::int64_t col = 0; col < p.n; ++col) {
+        float sum = 0.0f;
+        for (std::int64_t k = 0; k < p.k; ++k) {
+          sum += static_cast<float>(
+                     a[i * p.a_strides.batch + row * p.a_strides.row + k * p.a_strides.col]) *
+                 static_cast<float>(
+                     b[i * p.b_strides.batch + k * p.b_strides.row + col * p.b_strides.col]);
+        }
+        TC& to = c[i * p.c_strides.batch + row * p.c_strides.row + col * p.c_strides.col];
+        to = TC(p.into == Into::accumulate ? static_cast<float>(to) + sum : sum);
+      }
+    }
+  }
+}
+
 /// A contiguous f32 copy, for processors whose oneDNN has no bf16.
 std::vector<float> widen(const Operand<const bf16>& x) {
   std::vector<float> wide(static_cast<std::size_t>(x.rows * x.cols));
@@ -194,14 +225,16 @@ void gemm_batched(std::int64_t batch, Operand<const T> a, std::int64_t a_batch_s
                         .b_strides = strides_of(b, batch == 1 ? 0 : b_batch_stride),
                         .c_strides = strides_of(c, batch == 1 ? 0 : c_batch_stride),
                         .into = into == Into::accumulate ? into : Into::overwrite};
+  if (has_spread_vector(problem)) return multiply_vectors(problem, a.data, b.data, c.data);
   try {
     Product& product = cached_product(problem);
     if (product.available()) return product.run(a.data, b.data, c.data);
   } catch (const dnnl::error& error) {
-    const bool memory = error.status == dnnl_out_of_memory;
-    fail(memory ? ErrorKind::memory : ErrorKind::internal,
-         "oneDNN failed in a product of {} x [{}, {}] x [{}, {}]: {}", batch, problem.m, problem.k,
-         problem.k, problem.n, error.what());
+    const std::string text =
+        fmt::format("oneDNN failed in a product of {} x [{}, {}] x [{}, {}]: {}", batch, problem.m,
+                    problem.k, problem.k, problem.n, error.what());
+    if (error.status == dnnl_out_of_memory) throw OutOfMemory(text);
+    throw Error(ErrorKind::internal, text);
   }
   if constexpr (std::is_same_v<T, bf16>) {
     for (std::int64_t i = 0; i < batch; ++i) {

@@ -68,6 +68,26 @@ run 2 train "$golden" --data "$directory/bad.u16" --sequence-length 4 --steps 1 
 expect_code 3
 expect_once "65535"
 
+# One rank has no memory for a step: the job ends at once, with that rank's numbers and what was foretold.
+perl -e 'print pack("v*", map { $_ % 97 } 1 .. 524288)' >"$directory/many.u16"
+cat >"$directory/short_of_memory" <<'END'
+if [[ ${OMPI_COMM_WORLD_RANK-$PMI_RANK} == 1 ]]; then ulimit -d 1000000; fi
+exec "$@"
+END
+command="tessera train with 1 GB on rank 1"
+started=$SECONDS
+"$mpiexec" -n 2 bash "$directory/short_of_memory" "$tessera" train "$golden" --data "$directory/many.u16" \
+  --sequence-length 64 --batch 8192 --steps 1 --output "$directory/run" --deadline 300 \
+  >"$directory/stdout" 2>"$directory/stderr" </dev/null
+code=$?
+output=$(<"$directory/stdout") errors=$(<"$directory/stderr")
+expect_code 4
+expect_once "[rank 1] no memory for "
+expect_error "parameters, gradients and optimizer take"
+expect_error "of the node's memory are free"
+expect_error "foretells"
+((SECONDS - started < 60)) || complain "the other rank waited"
+
 # A rank is killed in the middle of a step.
 a_rank_is_killed
 

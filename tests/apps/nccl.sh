@@ -8,6 +8,17 @@ source "$(dirname "${BASH_SOURCE[0]}")/background.sh"
 run 2 doctor
 expect_code 0
 expect_output "travel by NCCL 2."
+NCCL_DOUBLE_VERSION=21703 run 2 doctor
+expect_code 3
+expect_output "NCCL 2.17.3 runs, and Tessera was built with NCCL 2.18.0"
+# Another on one rank.
+command="tessera doctor with two versions of NCCL"
+"$mpiexec" -n 1 env NCCL_DOUBLE_VERSION=22809 "$tessera" doctor : -n 1 "$tessera" doctor \
+  >"$directory/stdout" 2>"$directory/stderr" </dev/null
+code=$?
+output=$(<"$directory/stdout")
+expect_code 3
+expect_output "by NCCL 2.18.0 (a double of it) on some ranks and by NCCL 2.28.9"
 TESSERA_COLLECTIVES=pigeon run 2 doctor
 expect_code 2
 expect_once "TESSERA_COLLECTIVES is 'pigeon'"

@@ -6,7 +6,7 @@
 
 using namespace tessera;
 using namespace tessera::checkpoint;
-using Catch::Matchers::Contains;
+using Catch::Contains;
 
 TEST_CASE("no more is embedded than a reader accepts, and the message names the file") {
   require_sizes({});

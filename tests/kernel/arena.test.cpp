@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // Blocks never overlap, bytes serve every type and shape in turn, and what was enough once is
 // enough for ever.
+#include <sys/resource.h>
+#include <unistd.h>
+
 #include <catch2/catch.hpp>
 #include <cstring>
+#include <fstream>
 #include <random>
 
 #include "base/dtype.hpp"
+#include "base/out_of_memory.hpp"
 #include "kernel/view.hpp"
 
 namespace tessera::kernel {
@@ -36,7 +41,55 @@ void take_and_give(Arena& arena, std::uint32_t seed) {
   for (const auto& [block, mark] : live) arena.give_back(block);
 }
 
+/// While it lives the process gets this much more private memory, no more.
+class DataLimit {
+ public:
+  explicit DataLimit(std::int64_t more_bytes) {
+    getrlimit(RLIMIT_DATA, &before_);
+    long ignored = 0, data_pages = 0;
+    std::ifstream statm("/proc/self/statm");
+    for (int field = 0; field < 5; ++field) statm >> ignored;
+    statm >> data_pages;
+    rlimit limit = before_;
+    limit.rlim_cur = static_cast<rlim_t>(data_pages * sysconf(_SC_PAGESIZE) + more_bytes);
+    setrlimit(RLIMIT_DATA, &limit);
+  }
+  ~DataLimit() { setrlimit(RLIMIT_DATA, &before_); }
+
+ private:
+  rlimit before_{};
+};
+
+std::string refusal(Arena& arena, std::int64_t bytes) {
+  try {
+    arena.take(bytes);
+  } catch (const OutOfMemory& error) {
+    return error.what();
+  }
+  return {};
+}
+
 }  // namespace
+
+TEST_CASE("Where there is no memory an arena tells how much is held for what, and works on") {
+  const Growth growth = GENERATE(Growth::in_place, Growth::in_pieces);
+  Arena arena(growth);
+  const Arena::Block kept = arena.take(3 << 20);
+  const std::int64_t reserved = arena.reserved_bytes();
+  std::string text;
+  {
+    const DataLimit limit(256 << 20);
+    text = refusal(arena, 1 << 30);
+  }
+  CHECK_THAT(text, Catch::Contains("no memory for 1.00 GiB more in a step") &&
+                       Catch::Contains("3.00 MiB of them in use: "));
+  CHECK(arena.reserved_bytes() == reserved);
+  CHECK(arena.used_bytes() == kept.bytes);
+  const Arena::Block after = arena.take(300 << 20);
+  after.data[after.bytes - 1] = std::byte{1};
+  arena.give_back(after);
+  arena.give_back(kept);
+}
 
 TEST_CASE("A block goes into the smallest hole that holds it, and holes grow together") {
   BlockMap map;

@@ -10,7 +10,7 @@
 namespace tessera::study {
 namespace {
 
-using Catch::Matchers::Contains;
+using Catch::Contains;
 
 constexpr std::int64_t gib = std::int64_t{1} << 30;
 

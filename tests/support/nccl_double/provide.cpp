@@ -19,7 +19,8 @@ DeviceCollectivesFactory listening(DeviceCollectivesFactory factory) {
     std::call_once(once, nccl_double::listen_to_kokkos);
     return make(communicator, name, deadline);
   };
-  return {make, [describe = factory.describe] { return describe() + " (a double of it)"; }};
+  return {make, [describe = factory.describe] { return describe() + " (a double of it)"; },
+          factory.misfit};
 }
 
 const bool provided = [] {

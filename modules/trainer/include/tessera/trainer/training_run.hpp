@@ -4,6 +4,8 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <string>
 
 #include "base/dtype.hpp"
 #include "comm/process_grid.hpp"
@@ -55,6 +57,9 @@ struct TrainingOptions {
   Verify verify = Verify::yes;             ///< after the load
   std::filesystem::path export_directory;  ///< Hugging Face directory written at the end, or empty
   checkpoint::ExportOptions export_options;
+  /// What was foretold of the run's memory, for people, from the model and the positions of a
+  /// sequence; may be empty. local, alike on all ranks.
+  std::function<std::string(const model::ModelConfig&, std::int64_t length)> foretell_memory;
   bool profile = false;  ///< time the phases of the steps; profile.json and trace.json at the end
 };
 
