@@ -5,6 +5,7 @@
 
 #include "base/bytes.hpp"
 #include "comm/devices.hpp"
+#include "tessera/trainer/metrics.hpp"
 
 namespace tessera::trainer {
 namespace {
@@ -45,6 +46,18 @@ std::string describe_memory(const comm::Communicator& world, const zero3::Parame
   return fmt::format("memory: parameters, gradients and optimizer take {}, {} of {} are free{}{}",
                      format_bytes(most[0]), format_bytes(-most[1]), mine.where,
                      foretold.empty() ? "" : "; ", foretold);
+}
+
+std::string describe_taken(const comm::Communicator& world, const kernel::Arena& arena,
+                           double mib_before) {
+  constexpr double mib = 1024.0 * 1024.0;
+  const double taken =
+      world.all_reduce_value("memory", proportional_set_mib() - mib_before, comm::ReduceOp::max);
+  return fmt::format(
+      "memory: the run took {:.1f} MiB on the rank with most, beside {:.1f} MiB of the program; a "
+      "step has {:.1f} MiB at once, {:.1f} MiB are held for it",
+      taken, mib_before, static_cast<double>(arena.peak_bytes()) / mib,
+      static_cast<double>(arena.reserved_bytes()) / mib);
 }
 
 template <class T>

@@ -15,6 +15,11 @@ template <class T>
 std::string describe_memory(const comm::Communicator& world, const zero3::ParameterStore<T>& store,
                             const std::string& foretold);
 
+/// One line at the end, of what was foretold: what the run took beside `mib_before` of the program.
+/// collective over world.
+std::string describe_taken(const comm::Communicator& world, const kernel::Arena& arena,
+                           double mib_before);
+
 /// `error` with what this rank has of memory and how to need less. local.
 template <class T>
 OutOfMemory with_report(const std::string& error, const zero3::ParameterStore<T>& store,

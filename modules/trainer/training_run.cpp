@@ -85,7 +85,6 @@ class Run {
   void write_hugging_face();
   void start_profile();
   void finish_profile();
-  void tell_memory() const;
 
   double mib_before_ = proportional_set_mib();  // first: before anything of the model is there
   const comm::ProcessGrid& grid_;
@@ -210,20 +209,6 @@ StepMetrics Run<T>::step() {
   return metrics;
 }
 
-/// What `tessera plan` foretells.
-template <class T>
-void Run<T>::tell_memory() const {
-  constexpr double mib = 1024.0 * 1024.0;
-  const double taken = grid_.world().all_reduce_value(
-      "memory", proportional_set_mib() - mib_before_, comm::ReduceOp::max);
-  const kernel::Arena& arena = *store_.pool().arena();
-  log_info(
-      "memory: the run took {:.1f} MiB on the rank with most, beside {:.1f} MiB of the program; a "
-      "step has {:.1f} MiB at once, {:.1f} MiB are held for it",
-      taken, mib_before_, static_cast<double>(arena.peak_bytes()) / mib,
-      static_cast<double>(arena.reserved_bytes()) / mib);
-}
-
 template <class T>
 double Run<T>::evaluate_held_out() {
   const std::vector<std::int64_t> held_out = sampler_.held_out();
@@ -337,7 +322,7 @@ TrainingSummary Run<T>::train_to_the_end(const StopRequest& stop) {
   if (options_.num_steps == 0) save();  // the model as it came, as a checkpoint to go on from
   summary_.last_step = state_.step;
   if (!options_.export_directory.empty() && is_done) write_hugging_face();
-  tell_memory();
+  log_info("{}", describe_taken(grid_.world(), *store_.pool().arena(), mib_before_));
   writer.finish(grid_.world());
   if (timer_) finish_profile();
   if (grid_.world().rank() == 0 && summary_.last_step > 0) {
