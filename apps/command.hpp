@@ -21,9 +21,9 @@ struct Command {
   /// that it throws must be the same on all ranks (agreed), those of kind communication and
   /// internal excepted.
   std::function<int()> run;
+  bool needs_device = true;  ///< false: also runs where a build for GPUs finds none
   /// Comes before MPI starts, e.g. to take signals from then on. local.
   std::function<void()> prepare = [] {};
-  bool needs_device = true;  ///< false: also runs where a build for GPUs finds none
 };
 
 Command add_bench(CLI::App& program);
