@@ -41,7 +41,7 @@ submit() {
 #SBATCH --nodes=$2 --ntasks-per-node=2 --output=$log --time=10
 environment=$source_dir/slurm/environments/plain_cluster.sh
 tessera=$tessera output=$output expert=4 patience=3
-train=($golden --data $golden/tokens.npy --batch 32 --log-every 1000000)
+train=($golden --data $golden/tokens.npy --batch 32 --lr 1e-4 --log-every 1000000)
 $3
 export TESSERA_DEADLINE_S=8" >"$1.sbatch"
   sbatch "$1.sbatch"
@@ -61,17 +61,24 @@ job_is() { [[ $(scontrol --oneliner show job "$job" 2>/dev/null) == *" JobState=
 job_says() { [[ -f $log ]] && grep -qF -- "$1" "$log"; }
 expect_said() { job_says "$1" || complain "the job did not say '$1'"; }
 steps_done() { [[ -f $output/metrics.jsonl ]] && (($(wc -l <"$output/metrics.jsonl") >= $1)); }
-# The last line's step and loss.
-final() { tail -n 1 "$1/metrics.jsonl" | sed 's/.*"step":\([0-9]*\),"loss":\([^,]*\),.*/\1 \2/'; }
-# as_undisturbed: the run in $output has the last step's loss of the main job, though not its grid's rounding.
+# loss DIRECTORY STEP: the step's last one, since a restart does some again.
+loss() { sed -n 's/.*"step":'"$2"',"loss":\([^,]*\),.*/\1/p' "$1/metrics.jsonl" | tail -n 1; }
+# as_undisturbed STEP TOLERANCE: the run in $output has that step's loss of the main job, up to a relative tolerance.
 as_undisturbed() {
   local mine reference
-  mine=$(final "$output") reference=$(final "$jobs/main")
-  echo "$mine $reference" | awk '{ d = $2 - $4; exit !($1 == $3 && d * d < 1e-10) }' ||
-    complain "ends with step and loss $mine, undisturbed $reference"
+  mine=$(loss "$output" "$1") reference=$(loss "$jobs/main" "$1")
+  awk -v a="${mine:-nan}" -v b="${reference:-nan}" -v tolerance="$2" \
+    'BEGIN { d = a - b; exit !(a > 0 && b > 0 && d * d <= (tolerance * b) ^ 2) }' ||
+    complain "the loss of step $1 is ${mine:-not there}, undisturbed ${reference:-not there}"
 }
 
-trap cluster_down EXIT
+# However it ends: only what was seen through to its end has passed.
+at_exit() {
+  cluster_down
+  [[ -n $seen_through ]] || exit 1
+}
+seen_through=
+trap at_exit EXIT
 started=$SECONDS
 cluster_up || { echo "the cluster did not start"; tail -n 20 "$state"/*.log "$state"/*.out; exit 1; }
 echo "cluster up after $((SECONDS - started)) s"
@@ -83,3 +90,4 @@ for case in ${TESSERA_CLUSTER_CASES:-"${cases[@]}"}; do
   echo "$case: $((SECONDS - case_started)) s"
 done
 ((num_failed == 0)) || { echo "$num_failed checks failed"; exit 1; }
+seen_through=yes
