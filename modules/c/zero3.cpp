@@ -27,8 +27,9 @@ struct tessera_zero3 {
 
 namespace {
 
-constexpr const char* exp_avg_group = "optimizer/exp_avg";
-constexpr const char* exp_avg_sq_group = "optimizer/exp_avg_sq";
+using checkpoint::exp_avg_group;
+using checkpoint::exp_avg_sq_group;
+using checkpoint::parameters_group;
 
 std::vector<zero3::UnitSpec> specs_of(const comm::ProcessGrid& grid, std::int64_t num_arrays,
                                       const char* const* names, const std::int64_t* sizes,
@@ -84,7 +85,7 @@ std::size_t agreed_index(const tessera_zero3* arrays, std::int64_t array,
 
 template <class Body>
 void for_each_state(const zero3::Unit& unit, const Body& body) {
-  body("parameters", unit.master());
+  body(parameters_group, unit.master());
   body(exp_avg_group, unit.exp_avg());
   body(exp_avg_sq_group, unit.exp_avg_sq());
 }
@@ -93,7 +94,7 @@ void save(const tessera_zero3& arrays, const char* path, const tessera_fields* f
   std::vector<checkpoint::DatasetSpec> datasets;
   for (std::size_t i = 0; i < arrays.store.num_units(); ++i) {
     const Parameter* parameter = arrays.store.unit(i).parameters().data();
-    for (const char* group : {"parameters", exp_avg_group, exp_avg_sq_group})
+    for (const char* group : {parameters_group, exp_avg_group, exp_avg_sq_group})
       datasets.push_back({group, parameter, Dtype::f32, {.dtypes = {Dtype::f32}}});
   }
   checkpoint::TrainingState state;

@@ -9,6 +9,7 @@
 #include "comm/watchdog.hpp"
 #include "hdf5_create.hpp"
 #include "hdf5_file.hpp"
+#include "hdf5_transfer.hpp"
 
 namespace tessera::checkpoint {
 namespace {
@@ -62,12 +63,6 @@ std::pair<Hdf5Space, Hdf5Space> selected(const FieldBox& box) {
                "box of a field");
   }
   return {std::move(file), std::move(memory)};
-}
-
-Hdf5Properties collective_transfer() {
-  Hdf5Properties transfer(hdf5_id(H5Pcreate(H5P_DATASET_XFER), "transfer properties"));
-  hdf5_check(H5Pset_dxpl_mpio(transfer.get(), H5FD_MPIO_COLLECTIVE), "transfer properties");
-  return transfer;
 }
 
 std::string path_of(const FieldBox& box) { return fmt::format("{}/{}", fields_group, box.name); }
@@ -138,7 +133,7 @@ void write_field(hid_t file, const Field& field) {
                          creation.get(), H5P_DEFAULT),
               "creating " + path));
   hdf5_check(H5Dwrite(dataset.get(), native_type(box.dtype), memory.get(), space.get(),
-                      collective_transfer().get(), field.data),
+                      transfer_properties(true).get(), field.data),
              "writing " + path);
 }
 
@@ -163,7 +158,7 @@ void read_field(const comm::Communicator& world, const std::filesystem::path& pa
            to_string(stored), to_string(box.shape));
     const auto [space, memory] = selected(box);
     hdf5_check(H5Dread(dataset.get(), native_type(box.dtype), memory.get(), space.get(),
-                       collective_transfer().get(), data),
+                       transfer_properties(true).get(), data),
                "reading field " + box.name);
   });
 }

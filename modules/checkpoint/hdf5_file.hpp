@@ -12,7 +12,6 @@ namespace tessera::checkpoint {
 
 inline constexpr const char* format_name = "tessera";
 inline constexpr std::int64_t format_version = 2;
-inline constexpr const char* parameters_group = "parameters";
 inline constexpr const char* optimizer_group = "optimizer";
 inline constexpr const char* scales_group = "mxfp4_scales";
 inline constexpr const char* files_group = "files";

@@ -60,14 +60,6 @@ std::vector<std::int64_t> agree_rounds(const comm::Communicator& world,
   return rounds;
 }
 
-Hdf5Properties transfer_properties(bool collective) {
-  Hdf5Properties properties(hdf5_id(H5Pcreate(H5P_DATASET_XFER), "transfer properties"));
-  hdf5_check(
-      H5Pset_dxpl_mpio(properties.get(), collective ? H5FD_MPIO_COLLECTIVE : H5FD_MPIO_INDEPENDENT),
-      "transfer properties");
-  return properties;
-}
-
 Hdf5Space memory_space(std::int64_t count) {
   const hsize_t extent = static_cast<hsize_t>(std::max<std::int64_t>(count, 1));
   Hdf5Space space(hdf5_id(H5Screate_simple(1, &extent, nullptr), "memory space"));
@@ -192,6 +184,14 @@ TransferMode mode_named(std::string_view name) {
 }
 
 }  // namespace
+
+Hdf5Properties transfer_properties(bool collective) {
+  Hdf5Properties properties(hdf5_id(H5Pcreate(H5P_DATASET_XFER), "transfer properties"));
+  hdf5_check(
+      H5Pset_dxpl_mpio(properties.get(), collective ? H5FD_MPIO_COLLECTIVE : H5FD_MPIO_INDEPENDENT),
+      "transfer properties");
+  return properties;
+}
 
 TransferMode resolved(const comm::Communicator& world, TransferMode mode) {
   if (mode != TransferMode::automatic) return mode;

@@ -23,6 +23,9 @@ TransferMode resolved(const comm::Communicator& world, TransferMode mode);
 /// A dataspace of `shape` with the flat range [begin, end) selected; nothing if it is empty. local.
 Hdf5Space select_range(const Shape& shape, std::int64_t begin, std::int64_t end);
 
+/// For collective or independent transfers. local.
+Hdf5Properties transfer_properties(bool collective);
+
 /// One dataset and what this rank has of it (an empty slice where it has nothing).
 struct Transfer {
   hid_t dataset = H5I_INVALID_HID;

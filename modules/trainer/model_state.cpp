@@ -13,15 +13,14 @@
 namespace tessera::trainer {
 namespace {
 
+using checkpoint::exp_avg_group;
+using checkpoint::exp_avg_sq_group;
 using checkpoint::Hdf5Source;
 using checkpoint::HuggingFaceSource;
 using checkpoint::LoadReport;
 using checkpoint::Origin;
+using checkpoint::parameters_group;
 using kernel::Vector;
-
-constexpr const char* parameters_group = "parameters";
-constexpr const char* exp_avg_group = "optimizer/exp_avg";
-constexpr const char* exp_avg_sq_group = "optimizer/exp_avg_sq";
 
 template <class V>
 std::span<typename V::value_type> span_of(const V& view) {

@@ -28,6 +28,11 @@ struct TrainingState {
   std::string training_json;  ///< the run's own record (schedule, lengths), verbatim; may be empty
 };
 
+/// Groups of a Tessera file (FORMAT.md): the model, and the state of AdamW.
+inline constexpr const char* parameters_group = "parameters";
+inline constexpr const char* exp_avg_group = "optimizer/exp_avg";
+inline constexpr const char* exp_avg_sq_group = "optimizer/exp_avg_sq";
+
 /// One dataset to be: /<group>/<parameter.name>, in the parameter's natural shape.
 struct DatasetSpec {
   std::string group;  ///< "parameters", "optimizer/exp_avg", "optimizer/exp_avg_sq"
