@@ -14,6 +14,7 @@
 #include <set>
 #include <string>
 
+#include "base/host_name.hpp"
 #include "comm/device_collectives.hpp"
 #include "comm/environment.hpp"
 #include "command.hpp"
@@ -47,7 +48,7 @@ std::int64_t num_threads_of_rank(const cpu_set_t& cores) {
 
 RankFacts look_around() {
   RankFacts facts;
-  gethostname(facts.host, sizeof facts.host - 1);
+  std::strncpy(facts.host, host_name().c_str(), sizeof facts.host - 1);
   std::strncpy(facts.instruction_set, instruction_set().c_str(), sizeof facts.instruction_set - 1);
   std::strncpy(facts.device, own_device().c_str(), sizeof facts.device - 1);
   facts.lacks_device = lacks_device();

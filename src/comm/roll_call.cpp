@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 #include <mpi.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -12,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/host_name.hpp"
 #include "comm/watchdog.hpp"
 
 namespace tessera::comm {
@@ -86,7 +86,7 @@ void open_roll_call() {
   MPI_Comm_rank(call.comm, &call.rank);
   MPI_Comm_size(call.comm, &call.size);
   HostName own{};
-  ::gethostname(own.data(), own.size() - 1);
+  host_name().copy(own.data(), own.size() - 1);
   call.hosts.resize(static_cast<std::size_t>(call.size));
   call.heard.resize(static_cast<std::size_t>(call.size));
   constexpr int name_bytes = sizeof(HostName);

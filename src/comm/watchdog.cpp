@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
@@ -16,6 +15,7 @@
 #include <vector>
 
 #include "base/error.hpp"
+#include "base/host_name.hpp"
 #include "comm/device_collectives.hpp"
 
 namespace tessera::comm {
@@ -66,12 +66,6 @@ std::string describe_last(const LastCollective& last) {
   const double s = seconds_since(last.since);
   return last.ended ? fmt::format("{:.1f} s after {}", s, call)
                     : fmt::format("in {} for {:.1f} s", call, s);
-}
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  ::gethostname(name.data(), name.size() - 1);
-  return name.data();
 }
 
 std::string describe_locked(const State& s) {
