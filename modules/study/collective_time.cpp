@@ -9,8 +9,6 @@
 namespace tessera::study {
 namespace {
 
-bool is_power_of_two(std::int64_t n) { return (n & (n - 1)) == 0; }
-
 /// Ranks of a group per node where it is the same on every node, else 1.
 std::int64_t ranks_on_node(std::int64_t size, std::int64_t stride, std::int64_t ranks_per_node) {
   const std::int64_t on_node = std::min(size, ranks_per_node / stride);
@@ -153,11 +151,7 @@ Group group_of(Axis axis, const RunShape& shape) {
   return group;
 }
 
-int num_doublings(std::int64_t num_ranks) {
-  int count = 0;
-  for (std::int64_t reached = 1; reached < num_ranks; reached *= 2) ++count;
-  return count;
-}
+bool is_power_of_two(std::int64_t num_ranks) { return (num_ranks & (num_ranks - 1)) == 0; }
 
 bool stays_on_node(const Group& group, std::int64_t distance) {
   if (group.num_nodes() == 1) return true;

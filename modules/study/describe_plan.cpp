@@ -20,6 +20,12 @@ std::string line(std::string_view name, const std::vector<MemoryPlan>& plans, co
   return text + "\n";
 }
 
+/// What stays from step to step.
+std::int64_t state_bytes(const MemoryPlan& plan) {
+  return plan.of(MemoryKind::parameters) + plan.of(MemoryKind::gradients) +
+         plan.of(MemoryKind::optimizer) + plan.of(MemoryKind::working_parameters);
+}
+
 }  // namespace
 
 std::string describe(const RunShape& shape) {
@@ -65,9 +71,7 @@ std::string describe(const std::vector<MemoryPlan>& plans) {
 }
 
 std::string summarize(const MemoryPlan& plan) {
-  const std::int64_t states = plan.of(MemoryKind::parameters) + plan.of(MemoryKind::gradients) +
-                              plan.of(MemoryKind::optimizer) +
-                              plan.of(MemoryKind::working_parameters);
+  const std::int64_t states = state_bytes(plan);
   return fmt::format(
       "`tessera plan` foretells {} for the rank that needs most: {} of parameters, gradients and "
       "optimizer, {} of a step, {} as its share of the node's, and the program",
@@ -83,9 +87,7 @@ std::string describe(const std::vector<GridPlan>& grids, std::optional<std::int6
   text += has_times ? fmt::format(" {:>12}  {}\n", "step time", "bound by") : "\n";
   for (std::size_t i = 0; i < grids.size(); ++i) {
     const MemoryPlan& plan = grids[i].memory;
-    const std::int64_t states = plan.of(MemoryKind::parameters) + plan.of(MemoryKind::gradients) +
-                                plan.of(MemoryKind::optimizer) +
-                                plan.of(MemoryKind::working_parameters);
+    const std::int64_t states = state_bytes(plan);
     text += fmt::format("{} {:>8} {:>12} {:>12} {:>12} {:>14} {:>16}", best == i ? '*' : ' ',
                         grids[i].expert, size(states), size(plan.private_bytes() - states),
                         size(plan.node.sum() / plan.ranks_per_node),

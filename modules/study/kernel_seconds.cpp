@@ -2,7 +2,6 @@
 #include "kernel_seconds.hpp"
 
 #include <algorithm>
-#include <string_view>
 
 #include "tessera/study/traffic.hpp"
 #include "tessera/study/work.hpp"
@@ -13,17 +12,6 @@ namespace {
 constexpr double f32_bytes = 4.0;
 
 double as_double(std::int64_t value) { return static_cast<double>(value); }
-
-/// Of the matrices whose names contain `part`.
-double projection_elements(const model::ParameterUnit& unit, std::string_view part) {
-  double sum = 0.0;
-  for (const Parameter& parameter : unit.parameters) {
-    const bool is_meant = parameter.name.find(part) != std::string::npos &&
-                          parameter.name.find("_proj") != std::string::npos;
-    if (is_meant && parameter.shape.size() == 2) sum += as_double(parameter.size());
-  }
-  return sum;
-}
 
 }  // namespace
 

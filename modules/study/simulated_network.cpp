@@ -6,12 +6,6 @@
 #include "ring_time.hpp"
 
 namespace tessera::study {
-namespace {
-
-bool is_power_of_two(std::int64_t n) { return (n & (n - 1)) == 0; }
-
-}  // namespace
-
 SimulatedNetwork::SimulatedNetwork(const RunShape& shape, const Machine& machine,
                                    std::int64_t most_ring_steps)
     : shape_(shape),

@@ -47,7 +47,6 @@ class SimulatedNetwork {
   std::int64_t member(std::int64_t rank, std::int64_t position) const;
   std::int64_t position(std::int64_t rank) const;
   std::int64_t node(std::int64_t rank) const { return rank / ranks_per_node_; }
-  double seconds(std::int64_t from, std::int64_t to, double bytes) const;
 
   struct Message {
     std::int64_t from = 0, to = 0;

@@ -26,7 +26,7 @@ std::string environment(const char* name) {
   return value == nullptr ? "" : value;
 }
 
-/// Medians over the repeats, so that one that was disturbed does not count.
+/// Each repeat's step; of the phases the mean over the repeats.
 void add_measured(const std::vector<trainer::StepProfile>& profiles, StudyResult& result) {
   std::vector<double> sums(num_step_phases, 0.0);
   for (const trainer::StepProfile& profile : profiles) {

@@ -4,8 +4,6 @@
 #include <algorithm>
 #include <tessera/study/work.hpp>
 
-#include "tessera/model/parameter_units.hpp"
-
 namespace tessera::study {
 namespace {
 
@@ -103,16 +101,22 @@ Work reduce_work(double whole, std::int64_t num_ranks, bool shares_memory) {
   return {0.0, bytes, shares_memory ? 0.0 : (whole - shard) * f32_bytes};
 }
 
+double projection_elements(const model::ParameterUnit& unit, std::string_view part) {
+  double elements = 0.0;
+  for (const Parameter& parameter : unit.parameters) {
+    const bool is_meant = parameter.name.find(part) != std::string::npos &&
+                          parameter.name.find("_proj") != std::string::npos;
+    if (unit.is_expert || parameter.shape.size() != 2 || !is_meant) continue;
+    elements += as_double(parameter.size());
+  }
+  return elements;
+}
+
 double projection_flops(const model::ModelConfig& config, std::int64_t tokens,
                         std::string_view part) {
   double elements = 0.0;
   for (const model::ParameterUnit& unit : parameter_units(config)) {
-    for (const Parameter& parameter : unit.parameters) {
-      const bool is_meant = parameter.name.find(part) != std::string::npos &&
-                            parameter.name.find("_proj") != std::string::npos;
-      if (unit.is_expert || parameter.shape.size() != 2 || !is_meant) continue;
-      elements += as_double(num_elements(parameter.shape));
-    }
+    elements += projection_elements(unit, part);
   }
   return 2.0 * as_double(tokens) * elements;
 }

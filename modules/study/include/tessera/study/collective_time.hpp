@@ -52,8 +52,8 @@ struct CollectiveSeconds {
 CollectiveSeconds collective_seconds(Collective collective, Algorithm algorithm, const Group& group,
                                      double bytes, const Machine& machine, bool shares_memory);
 
-/// Steps of a logarithmic exchange: ceil(log2(num_ranks)). local.
-int num_doublings(std::int64_t num_ranks);
+/// Whether recursive doubling pairs all ranks; else Bruck's. local.
+bool is_power_of_two(std::int64_t num_ranks);
 /// Whether messages over a distance of `distance` ranks of the group stay within nodes: of all
 /// ranks (recursive doubling over powers of two), or of none. local.
 bool stays_on_node(const Group& group, std::int64_t distance);

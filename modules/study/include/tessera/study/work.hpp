@@ -7,7 +7,7 @@
 #include <string_view>
 
 #include "base/phase_timer.hpp"
-#include "tessera/model/config.hpp"
+#include "tessera/model/parameter_units.hpp"
 
 namespace tessera::study {
 
@@ -33,6 +33,8 @@ double mean_visible_keys(std::int64_t length, std::int64_t window);
 Work head_work(const model::ModelConfig& config, std::int64_t tokens, std::int64_t element_bytes);
 /// `num_copied`: parameters that are also written in bf16.
 Work adamw_work(std::int64_t num_parameters, std::int64_t num_copied);
+/// Elements of the projections of a unit, experts aside, whose names contain `part`.
+double projection_elements(const model::ParameterUnit& unit, std::string_view part);
 /// Products with the projections of all layers, experts aside, whose names contain `part`; forward.
 double projection_flops(const model::ModelConfig& config, std::int64_t tokens,
                         std::string_view part);
