@@ -121,11 +121,7 @@ void CheckpointBench::time(const char* name, Body&& body) {
       world_.all_reduce_value("slowest rank", elapsed.count(), comm::ReduceOp::max));
 }
 
-double CheckpointBench::median(const char* name) const {
-  std::vector<double> values = seconds_.at(name);
-  std::ranges::sort(values);
-  return values[values.size() / 2];
-}
+double CheckpointBench::median(const char* name) const { return study::median(seconds_.at(name)); }
 
 /// Drops the checkpoint from this machine's cache, as far as the system lets it.
 void CheckpointBench::forget_files() const {

@@ -89,12 +89,16 @@ checkpoint::ExpertFormat parse_expert_format(const std::string& name) {
   fail(ErrorKind::usage, "experts as '{}' are unknown; use bf16 or mxfp4", name);
 }
 
-comm::ProcessGrid make_grid(const GridOptions& options, MPI_Comm parent) {
+comm::CommunicatorOptions communicator_options(const GridOptions& options) {
   comm::CommunicatorOptions communicator;
   communicator.deadline =
       std::chrono::milliseconds(static_cast<long long>(1000.0 * options.deadline_s));
   communicator.checked = options.checked;
-  return comm::ProcessGrid(parent, {.expert = options.expert}, communicator);
+  return communicator;
+}
+
+comm::ProcessGrid make_grid(const GridOptions& options, MPI_Comm parent) {
+  return comm::ProcessGrid(parent, {.expert = options.expert}, communicator_options(options));
 }
 
 }  // namespace tessera::apps

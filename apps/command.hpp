@@ -64,6 +64,8 @@ void add_key_options(CLI::App& app, checkpoint::KeyOptions& options);
 void add_copy_options(CLI::App& app, bool& dry_run, bool& no_verify);
 /// "bf16", "mxfp4" or nothing (as imported); throws Error::usage for any other name. local.
 checkpoint::ExpertFormat parse_expert_format(const std::string& name);
+/// Of the waits. local.
+comm::CommunicatorOptions communicator_options(const GridOptions& options);
 /// collective over parent; throws Error::usage on all its ranks alike.
 comm::ProcessGrid make_grid(const GridOptions& options, MPI_Comm parent = MPI_COMM_WORLD);
 

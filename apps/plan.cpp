@@ -10,10 +10,10 @@
 #include <tessera/study/plan_json.hpp>
 
 #include "base/error.hpp"
-#include "comm/agree.hpp"
 #include "command.hpp"
 #include "config_text.hpp"
 #include "numeric_options.hpp"
+#include "plan_machine.hpp"
 
 namespace tessera::apps {
 namespace {
@@ -138,10 +138,7 @@ Request make_request(const comm::Communicator& world, const PlanOptions& options
   if (!options.memory.empty()) request.limit_bytes = parse_memory(options.memory);
   if (options.node_mtbf_h > 0.0) request.node_mtbf_s = 3600.0 * options.node_mtbf_h;
   if (!options.machine.empty()) {
-    request.machine =
-        study::PlanMachine{comm::agreed(world, "read the machine file",
-                                        [&] { return study::read_machine(options.machine); }),
-                           study::parse_algorithm(options.collectives)};
+    request.machine = read_plan_machine(world, options.machine, options.collectives);
     const study::Machine& machine = request.machine->machine;
     shape.shares_memory = machine.shares_memory;
     if (shape.ranks_per_node == 0) shape.ranks_per_node = machine.ranks_per_node;

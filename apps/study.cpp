@@ -15,6 +15,8 @@
 #include "command.hpp"
 #include "config_text.hpp"
 #include "numeric_options.hpp"
+#include "plan_machine.hpp"
+#include "tessera/trainer/checkpoint_directory.hpp"
 
 namespace tessera::apps {
 namespace {
@@ -37,9 +39,7 @@ struct Options {
 std::optional<study::PlanMachine> read_machine(const comm::Communicator& world,
                                                const Options& options) {
   if (options.machine.empty()) return std::nullopt;
-  return study::PlanMachine{comm::agreed(world, "read the machine file",
-                                         [&] { return study::read_machine(options.machine); }),
-                            study::parse_algorithm(options.collectives)};
+  return read_plan_machine(world, options.machine, options.collectives);
 }
 
 study::RunShape run_shape(const Options& options) {
@@ -89,11 +89,7 @@ void run_one(const comm::Communicator& world, const Options& options, std::size_
 }
 
 int run(const Options& options) {
-  comm::CommunicatorOptions waits;
-  waits.deadline =
-      std::chrono::milliseconds(static_cast<long long>(1000.0 * options.grid.deadline_s));
-  waits.checked = options.grid.checked;
-  const comm::Communicator world(MPI_COMM_WORLD, "world", waits);
+  const comm::Communicator world(MPI_COMM_WORLD, "world", communicator_options(options.grid));
   study::StudyRunOptions run;
   run.config_json = read_config_text(world, options.model);
   const model::ModelConfig config = model::parse_config(run.config_json, options.model);
@@ -117,12 +113,7 @@ int run(const Options& options) {
     fail(ErrorKind::usage, "--index {} of {} points; --list shows them", options.index, count);
   }
   if (options.output.empty()) fail(ErrorKind::usage, "--output says where results go");
-  comm::agreed(world, "make the directory of results", [&] {
-    std::error_code error;
-    if (world.rank() == 0) fs::create_directories(options.output, error);
-    if (error)
-      fail(ErrorKind::file, "cannot make {}: {}", options.output.string(), error.message());
-  });
+  trainer::make_directory(world, options.output);
   for (std::int64_t i = 0; i < count; ++i) {
     if (options.index >= 0 && i != options.index) continue;
     const study::RunShape& shape = points[static_cast<std::size_t>(i)];
