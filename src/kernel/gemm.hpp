@@ -76,7 +76,7 @@ void gemm_grouped(const Execution& execution, std::span<const Product<T, TC>> pr
 /// all that it does with one product's result while that is in cache.
 inline constexpr bool groups_are_faster = !kernels_run_on_host;
 
-/// Who multiplies bf16 here: "cuBLAS" on a GPU, else "AMX", "AVX512-BF16" or "oneDNN", chosen at
+/// Who multiplies bf16 here: "cuBLAS" on a GPU, else a packed backend's name or "oneDNN", chosen at
 /// the first call by what the processor has, or by TESSERA_GEMM=amx|avx512_bf16|avx512_f32|onednn;
 /// throws usage if that cannot be had. local.
 const char* bf16_product_backend();
