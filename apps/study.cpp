@@ -3,6 +3,7 @@
 // (simulate).
 #include <mpi.h>
 
+#include <chrono>
 #include <filesystem>
 #include <memory>
 #include <tessera/study/describe_plan.hpp>
@@ -59,6 +60,13 @@ void print_points(const std::vector<study::RunShape>& points) {
   std::fflush(stdout);
 }
 
+/// Of ranks that have nothing to do in a point: no deadline tells how long that may take.
+comm::Communicator patient_ranks(const Options& options) {
+  comm::CommunicatorOptions patient = communicator_options(options.grid);
+  patient.deadline = std::chrono::hours(24);
+  return {MPI_COMM_WORLD, "ranks between two points", patient};
+}
+
 /// On the first ranks of the job; the others wait. collective over world.
 void run_one(const comm::Communicator& world, const Options& options, std::size_t index,
              const model::ModelConfig& config, const study::RunShape& shape,
@@ -85,7 +93,6 @@ void run_one(const comm::Communicator& world, const Options& options, std::size_
       std::fflush(stdout);
     }
   }
-  world.barrier("end of a point");
 }
 
 int run(const Options& options) {
@@ -114,6 +121,7 @@ int run(const Options& options) {
   }
   if (options.output.empty()) fail(ErrorKind::usage, "--output says where results go");
   trainer::make_directory(world, options.output);
+  const comm::Communicator patient = patient_ranks(options);
   for (std::int64_t i = 0; i < count; ++i) {
     if (options.index >= 0 && i != options.index) continue;
     const study::RunShape& shape = points[static_cast<std::size_t>(i)];
@@ -122,6 +130,7 @@ int run(const Options& options) {
            world.size());
     }
     run_one(world, options, static_cast<std::size_t>(i), config, shape, sweep, run);
+    patient.barrier("end of a point");
   }
   return 0;
 }
@@ -301,11 +310,13 @@ Command add_study(CLI::App& program) {
   const CLI::App* runs = add_run(*app, *run_options);
   const CLI::App* reports = add_report(*app, *report_options);
   add_simulate(*app, *simulate_options);
-  return {app, [=] {
+  return {app,
+          [=] {
             if (runs->parsed()) return run(*run_options);
             if (reports->parsed()) return report(*report_options);
             return simulate(*simulate_options);
-          }};
+          },
+          [runs] { return runs->parsed(); }};
 }
 
 }  // namespace tessera::apps

@@ -103,14 +103,15 @@ train+=(--steps $num_steps)"
   job_says "rank 3 on n2" && complain "the rank that never started spoke"
 }
 
-# The study: two grids, one after the other.
+# The study: two points, one after the other, and their report.
 scaling_array() {
-  log=
+  log=$jobs/scaling-0.log
   edited scaling.sbatch "#SBATCH --array=0-1%1 --nodes=2 --ntasks-per-node=2 --time=5 --output=$jobs/scaling-%a.log
 environment=$source_dir/slurm/environments/plain_cluster.sh tessera=$tessera output=$jobs/scaling
-grids=(\"2 2\" \"4 2\")
-train=($golden --data $golden/tokens.npy --batch 8 --steps 3)" >scaling.sbatch
+study=($golden --ranks 2,4 --expert 2 --batch 2 --sequence-length 16 --dtype f32 --steps 2 --repeat 2)" >scaling.sbatch
   sbatch scaling.sbatch
-  within 40 "both grids" test -f scaling/4x2/profile.json
-  [[ -f scaling/2x2/profile.json ]] || complain "no profile of the first grid"
+  within 60 "both points" test -f scaling/result-0001.h5
+  expect_said "2 ranks"
+  "$tessera" study report scaling >report.log 2>&1 || complain "no report: $(cat report.log)"
+  grep -q "2 runs" report.log || complain "the report has not both points: $(cat report.log)"
 }
