@@ -21,7 +21,9 @@ struct Command {
   /// that it throws must be the same on all ranks (agreed), those of kind communication and
   /// internal excepted.
   std::function<int()> run;
-  bool needs_device = true;  ///< false: also runs where a build for GPUs finds none
+  /// If not, it also runs where a build for GPUs finds none. Asked after the command line is
+  /// parsed.
+  std::function<bool()> needs_device = [] { return true; };
   /// Comes before MPI starts, e.g. to take signals from then on. local.
   std::function<void()> prepare = [] {};
 };

@@ -65,7 +65,7 @@ Command add_doctor(CLI::App& program) {
                   "  srun tessera doctor --expert 8\n"
                   "It ends with exit code 3 if Tessera cannot work here, else 0.");
   add_grid_options(*app, *options);
-  return {app, [options] { return run(*options); }, false};
+  return {app, [options] { return run(*options); }, [] { return false; }};
 }
 
 }  // namespace tessera::apps

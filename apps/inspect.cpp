@@ -266,7 +266,7 @@ Command add_inspect(CLI::App& program) {
                   "show the experts' shapes on this many ranks of the expert axis")
       ->check(positive())
       ->type_name("E");
-  return {app, [options] { return run(*options); }, false};
+  return {app, [options] { return run(*options); }, [] { return false; }};
 }
 
 }  // namespace tessera::apps

@@ -102,7 +102,7 @@ Command add_ls(CLI::App& program) {
   app->add_option("paths", options->paths, "directories of runs, or Tessera files")
       ->required()
       ->type_name("DIR|FILE");
-  return {app, [options] { return run(*options); }, false};
+  return {app, [options] { return run(*options); }, [] { return false; }};
 }
 
 }  // namespace tessera::apps

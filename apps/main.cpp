@@ -117,7 +117,7 @@ int main(int argc, char** argv) {
     if (usage_error && comm::launcher_rank() < 0) std::rethrow_exception(usage_error);
     const apps::Command* chosen = find_chosen(commands);
     comm::EnvironmentOptions options;
-    options.may_lack_device = chosen == nullptr || usage_error || !chosen->needs_device;
+    options.may_lack_device = chosen == nullptr || usage_error || !chosen->needs_device();
     if (chosen != nullptr && !usage_error) chosen->prepare();
     environment.emplace(argc, argv, options);
     agree_on_usage(usage_error);

@@ -242,7 +242,8 @@ Command add_plan(CLI::App& program) {
   app->add_flag("--no-shared-memory", options->no_shared_memory,
                 "as with TESSERA_SHARED_MEMORY=off");
   app->add_flag("--json", options->as_json, "print JSON");
-  return {app, [options, expert] { return run(*options, expert->count() == 0); }, false};
+  return {app, [options, expert] { return run(*options, expert->count() == 0); },
+          [] { return false; }};
 }
 
 }  // namespace tessera::apps

@@ -282,7 +282,8 @@ Command add_train(CLI::App& program) {
   // Never destroyed: a launcher that has seen the first ranks end may send the others SIGTERM,
   // which is not to change their exit codes.
   static auto& stop = *new std::optional<trainer::StopRequest>;
-  return {app, [options] { return run(*options, stop.value()); }, true, [] { stop.emplace(); }};
+  return {app, [options] { return run(*options, stop.value()); }, [] { return true; },
+          [] { stop.emplace(); }};
 }
 
 }  // namespace tessera::apps
