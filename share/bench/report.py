@@ -12,6 +12,7 @@ from shapes import SHAPES
 FIRST_TOLERANCE = 0.003
 MASTER_TOLERANCE = 0.01
 NO_MASTER_TOLERANCE = 0.05
+MEMORISED = 0.1  # of the first loss: below it the batch is known by heart, and what is left of the loss is rounding
 
 
 class Summary:
@@ -59,6 +60,8 @@ def disagreements(programs):
         for step, (loss, expected) in enumerate(zip(summary.losses, reference.losses), 1):
             later = MASTER_TOLERANCE if summary.program.has_master else NO_MASTER_TOLERANCE
             tolerance = FIRST_TOLERANCE if step == 1 else later
+            if expected < MEMORISED * reference.losses[0]:
+                break
             if not abs(loss - expected) <= tolerance * expected:
                 found.append(f"{summary.program.title}: loss {loss:.4f} at step {step}, Tessera {expected:.4f} "
                              f"(tolerance {100 * tolerance:.1f} %)")
@@ -108,7 +111,8 @@ def markdown(runs, description):
         lines += [f"### {SHAPES[shape].title}", "", *_time_table(programs), "", *_scaling(programs)]
         found = disagreements(programs)
         lines += [f"Losses agree (relative to Tessera's: first step {100 * FIRST_TOLERANCE:.1f} %, later "
-                  f"{100 * MASTER_TOLERANCE:.0f} % with f32 master, {100 * NO_MASTER_TOLERANCE:.0f} % without)."]\
+                  f"{100 * MASTER_TOLERANCE:.0f} % with f32 master, {100 * NO_MASTER_TOLERANCE:.0f} % without, down to "
+                  f"{100 * MEMORISED:.0f} % of the first loss)."]\
             if not found else ["**Losses differ or are not there:**", *[f"- {each}" for each in found]]
         errors = [f"- {each.program.title}: {error}" for each in programs.values() for error in each.errors]
         lines += ["", *_loss_table(programs), ""] + (["Did not run:", *errors, ""] if errors else [])
