@@ -9,4 +9,4 @@ source share/setup/common.sh
 share/setup/debian.sh
 build_release all
 export_mpi_environment
-exec ctest --test-dir "$build" --parallel "$(nproc)" --output-on-failure --no-label-summary --no-tests=error "$@" </dev/null
+exec ctest --test-dir "$build" --parallel $((2 * $(nproc))) --output-on-failure --no-label-summary --no-tests=error "$@" </dev/null

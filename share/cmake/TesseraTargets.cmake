@@ -52,6 +52,8 @@ function(tessera_add_test area topic)
   target_link_libraries(${target} PRIVATE tessera_test_support ${arg_LIBRARIES} tessera_options)
   if(TESSERA_CUDA)
     tessera_compile_for_device(${target})
+  else()
+    target_precompile_headers(${target} REUSE_FROM tessera_test_support)
   endif()
   foreach(np IN LISTS arg_NP)
     tessera_register_test(${area}/${topic}:np${np} ${np} ${arg_TIMEOUT} "${area};np${np};${arg_LABELS}"

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The proof after a load: whatever happens to an expert between the file and its shard is found,
 // and named alike on all ranks.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <cstring>
@@ -93,7 +95,7 @@ TEST_CASE("Exchanged, doubled, zeroed and flipped experts are found and named on
     INFO(what);
     const std::string text = load_damaged(grid, damage);
     CHECK_SAME(world, text);
-    CHECK(text.find(std::string("'") + tensor + "', expert " + expert) != std::string::npos);
+    CHECK(text.find(fmt::format("'{}', expert {}", tensor, expert)) != std::string::npos);
     CHECK(load_damaged(grid, damage, Verify::no).empty());
   };
   const bool has_first = grid.expert().rank() == 0;
@@ -150,7 +152,7 @@ TEST_CASE("What happens to a shard while later units are loaded is found, from w
     };
     const std::string text = load_damaged(grid, damage, Verify::yes, path);
     CHECK_SAME(grid.world(), text);
-    CHECK(text.find(std::string("'") + tensor + "', expert 0") != std::string::npos);
+    CHECK(text.find(fmt::format("'{}', expert 0", tensor)) != std::string::npos);
     CHECK(load_damaged(grid, damage, Verify::no, path).empty());
   }
 }
