@@ -200,6 +200,8 @@ class Calibration {
   void set_factor(StepPhase phase, const std::vector<trainer::StepProfile>& profiles,
                   const StepTime& model) {
     const PhaseSeconds& planned = model.of(phase);
+    // Beside messages that take ten times as long nothing can be told of kernels.
+    if (planned.kernels.sum() < 0.1 * (planned.latency_s + planned.bandwidth_s)) return;
     const bool is_exchange =
         phase == StepPhase::dispatch_forward || phase == StepPhase::dispatch_backward ||
         phase == StepPhase::combine_forward || phase == StepPhase::combine_backward ||

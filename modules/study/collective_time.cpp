@@ -180,9 +180,11 @@ CollectiveSeconds ring_seconds(const Group& group, std::int64_t num_steps, doubl
   return around.seconds() > by_link.seconds() ? around : by_link;
 }
 
-CollectiveSeconds collective_seconds(Collective collective, Algorithm algorithm, const Group& group,
-                                     double bytes, const Machine& machine, bool shares_memory) {
-  if (group.size == 1 || (shares_memory && group.num_nodes() == 1)) return {};
+namespace {
+
+/// Of the figures of the tiers alone.
+CollectiveSeconds sum_of_messages(Collective collective, Algorithm algorithm, const Group& group,
+                                  double bytes, const Machine& machine, bool shares_memory) {
   if (collective == Collective::all_to_all) return all_to_all(algorithm, group, bytes, machine);
   CollectiveSeconds once;
   switch (algorithm) {
@@ -197,6 +199,34 @@ CollectiveSeconds collective_seconds(Collective collective, Algorithm algorithm,
     once.bandwidth_s *= 2.0;
   }
   return once;
+}
+
+}  // namespace
+
+double volume_factor(Collective collective, Algorithm algorithm, const Group& group,
+                     const Machine& machine) {
+  const std::string_view tier = group.num_nodes() > 1 ? "network" : "node";
+  const CollectiveTime* largest = nullptr;
+  for (const CollectiveTime& each : machine.collectives) {
+    if (each.operation != to_string(collective) || each.tier != tier || each.ranks < 2) continue;
+    if (largest == nullptr || each.bytes > largest->bytes) largest = &each;
+  }
+  if (largest == nullptr) return 1.0;
+  RunShape shape;
+  shape.num_ranks = largest->ranks;
+  shape.ranks_per_node = group.num_nodes() > 1 ? machine.ranks_per_node : largest->ranks;
+  const CollectiveSeconds alone = sum_of_messages(
+      collective, algorithm, group_of(Axis::world, shape), largest->bytes, machine, false);
+  const double moving = largest->seconds.value - alone.latency_s;
+  return std::clamp(moving / alone.bandwidth_s, 0.1, 10.0);
+}
+
+CollectiveSeconds collective_seconds(Collective collective, Algorithm algorithm, const Group& group,
+                                     double bytes, const Machine& machine, bool shares_memory) {
+  if (group.size == 1 || (shares_memory && group.num_nodes() == 1)) return {};
+  return sum_of_messages(collective, algorithm, group,
+                         volume_factor(collective, algorithm, group, machine) * bytes, machine,
+                         shares_memory);
 }
 
 }  // namespace tessera::study

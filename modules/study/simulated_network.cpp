@@ -208,6 +208,7 @@ void SimulatedNetwork::run(Axis axis, Collective collective, Algorithm algorithm
   group_ = group_of(axis, shape_);
   clocks_ = &clocks;
   if (group_.size == 1) return;
+  bytes *= volume_factor(collective, algorithm, group_, machine_);
   switch (collective) {
     case Collective::all_gather: return gather(algorithm, bytes, false);
     case Collective::reduce_scatter: return gather(algorithm, bytes, true);
@@ -216,6 +217,10 @@ void SimulatedNetwork::run(Axis axis, Collective collective, Algorithm algorithm
       return gather(algorithm, bytes, false);
     case Collective::all_to_all: return all_to_all(algorithm, bytes, load, to_experts);
   }
+}
+
+void SimulatedNetwork::give_back(double seconds) {
+  for (double& free_s : group_.num_nodes() > 1 ? network_free_s_ : node_free_s_) free_s -= seconds;
 }
 
 void SimulatedNetwork::wait_for_all(Axis axis, std::vector<double>& clocks) const {

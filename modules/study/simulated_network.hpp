@@ -27,6 +27,9 @@ class SimulatedNetwork {
   /// rows go to the ranks with that load, else they come from there.
   void run(Axis axis, Collective collective, Algorithm algorithm, double bytes, const Load& load,
            bool to_experts, std::vector<double>& clocks);
+  /// Of the last collective so much goes on only when it is waited for: until then the links of its
+  /// tier are free for what starts next.
+  void give_back(double seconds);
   /// All ranks of each group wait for its last: memory that they share needs no messages.
   void wait_for_all(Axis axis, std::vector<double>& clocks) const;
 

@@ -97,6 +97,7 @@ class Simulation {
         },
         transfer.to_experts, under_way.ready_s);
     for (double& ready : under_way.ready_s) ready -= under_way.rest_s;
+    network_.give_back(under_way.rest_s);
     *under_way.wire = under_way.ready_s;
   }
 

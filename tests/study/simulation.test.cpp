@@ -152,6 +152,41 @@ TEST_CASE("Ranks that are alike take the planned step") {
   }
 }
 
+TEST_CASE("A node's limit changes nothing where it has one rank with that bandwidth") {
+  Machine machine = test::round_machine();
+  machine.network->node_bandwidth_bytes_per_s = machine.network->bandwidth_bytes_per_s;
+  for (const double overlap : {0.0, 0.4, 1.0}) {
+    machine.overlap = overlap;
+    const RunShape shape = run_shape(8, 4, 1);
+    const double planned =
+        plan_time(test::qwen3_config(), shape, machine, Algorithm::hierarchical).seconds();
+    CHECK(simulate(shape, machine).seconds == Approx(planned).epsilon(equal));
+  }
+}
+
+TEST_CASE("What was measured of a collective counts in plan and simulation alike") {
+  Machine machine = test::round_machine();
+  machine.ranks_per_node = 1;
+  const RunShape shape = run_shape(8, 4, 1);
+  const Group pair = group_of(Axis::world, run_shape(2, 1, 1));
+  const auto gather_s = [&] {
+    return collective_seconds(Collective::all_gather, Algorithm::hierarchical, pair, 1e9, machine,
+                              false)
+        .bandwidth_s;
+  };
+  const double as_messages = gather_s();
+  const double step = simulate(shape, machine).seconds;
+  CollectiveTime measured{"all_gather", "network", 2, 1e9, {}};
+  measured.seconds.value = machine.network->latency_s.value + 2.0 * as_messages;
+  machine.collectives = {measured};
+  CHECK(gather_s() == Approx(2.0 * as_messages).epsilon(equal));
+  CHECK(volume_factor(Collective::reduce_scatter, Algorithm::hierarchical, pair, machine) == 1.0);
+  const double planned =
+      plan_time(test::qwen3_config(), shape, machine, Algorithm::hierarchical).seconds();
+  CHECK(planned > step);
+  CHECK(simulate(shape, machine).seconds == Approx(planned).epsilon(equal));
+}
+
 TEST_CASE("A late rank delays the step by its delay") {
   const RunShape shape = run_shape(64, 8);
   Machine machine = test::round_machine();

@@ -48,9 +48,16 @@ struct CollectiveSeconds {
 
 /// `bytes`: of the whole result (all_gather), of one rank's contribution (the others). A group of
 /// one takes nothing; one whose ranks share memory neither: that work is counted as memory traffic.
+/// What a calibration has measured of the collective counts (volume_factor).
 /// Throws Error::usage where the machine lacks a tier. local.
 CollectiveSeconds collective_seconds(Collective collective, Algorithm algorithm, const Group& group,
                                      double bytes, const Machine& machine, bool shares_memory);
+
+/// Time per byte of the largest measured collective of this kind over that of the sum of messages:
+/// MPI's all-gather may use a link twice as well as its all-to-all. 1 where none was measured, as
+/// in files of published figures. local.
+double volume_factor(Collective collective, Algorithm algorithm, const Group& group,
+                     const Machine& machine);
 
 /// Whether recursive doubling pairs all ranks; else Bruck's. local.
 bool is_power_of_two(std::int64_t num_ranks);
