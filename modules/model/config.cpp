@@ -145,7 +145,8 @@ ModelConfig parse_config(const std::string& json_text, const std::string& origin
   }
   ConfigReader reader(parsed, origin);
   reader.value("model_type");
-  const Family& family = find_family(reader.text("model_type", ""), reader.name("model_type"));
+  const std::string type = reader.text("model_type", ""), key = reader.name("model_type");
+  const Family& family = find_family(type, key);
   ModelConfig config = parse_family(reader, family);
   require_plausible(family, config, origin);
   config.vocabulary_chunk = vocabulary_chunk(config);

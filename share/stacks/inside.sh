@@ -54,7 +54,7 @@ run_tests() {
   ((${#programs[@]} > 0)) || programs=(help)
   step "build (minutes the first time)" cmake --build "$build" --parallel "$(nproc)" --target "${programs[@]}" -- -k 0
   note "run the tests"
-  ctest --test-dir "$build" --parallel "$(nproc)" --output-on-failure --no-label-summary --no-tests=error \
+  ctest --test-dir "$build" --parallel $((2 * $(nproc))) --output-on-failure --no-label-summary --no-tests=error \
     "$@" </dev/null >"$log" 2>&1 || code=$?
   if ((code != 0)); then grep -Ev ' Passed +[0-9.]+ sec$|^ +Start ' "$log"; fi
   sed -n '/did not run:/,$p' "$log"

@@ -2,7 +2,8 @@
 // Tells the check of device memory what Kokkos does, by the callbacks of Kokkos Tools.
 #include "kernel/allocate.hpp"
 
-#include "base/error.hpp"
+#include "base/bytes.hpp"
+#include "base/out_of_memory.hpp"
 
 namespace tessera::kernel {
 namespace {
@@ -45,6 +46,11 @@ void install_callbacks() {
 }
 
 }  // namespace
+
+void fail_allocation(const std::string& label, double bytes, const char* reason) {
+  throw OutOfMemory(
+      fmt::format("no memory for {} of '{}': {}", format_bytes(bytes), label, reason));
+}
 
 void guard_array(const std::string& label, const void* data, std::int64_t bytes) {
   static const bool installed = (install_callbacks(), true);

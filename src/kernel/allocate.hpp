@@ -39,14 +39,22 @@ View allocate_guarded(const std::string& label, std::int64_t first_extent, Exten
   return array;
 }
 
+/// Throws OutOfMemory for an array that Kokkos could not allocate. local.
+[[noreturn]] void fail_allocation(const std::string& label, double bytes, const char* reason);
+
 /// A new array without initialisation. All of src and modules get their arrays here or by
-/// new_matrix() and new_vector(). local.
+/// new_matrix() and new_vector(). Throws OutOfMemory. local.
 template <class View, class... Extents>
 View allocate(const std::string& label, Extents... extents) {
-  if (device_memory_is_checked() && (std::int64_t(extents) * ... * 1) > 0) {
-    return allocate_guarded<View>(label, std::int64_t(extents)...);
+  try {
+    if (device_memory_is_checked() && (std::int64_t(extents) * ... * 1) > 0) {
+      return allocate_guarded<View>(label, std::int64_t(extents)...);
+    }
+    return View(Kokkos::view_alloc(label, Kokkos::WithoutInitializing), extents...);
+  } catch (const std::exception& error) {
+    const double bytes = (double(sizeof(typename View::value_type)) * ... * double(extents));
+    fail_allocation(label, bytes, error.what());
   }
-  return View(Kokkos::view_alloc(label, Kokkos::WithoutInitializing), extents...);
 }
 /// The same filled with zeros.
 template <class View, class... Extents>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // One flipped bit anywhere in a Tessera file is found: in the data by its fingerprint, in HDF5's
 // own structures by their checksums.
+#define H5_USE_110_API  // H5Ovisit2 as in HDF5 1.10, from whatever version
 #include <fcntl.h>
 #include <hdf5.h>
 #include <unistd.h>

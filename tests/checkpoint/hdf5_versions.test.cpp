@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Files of format version 1, and what version 2 asks of its datasets beyond the plain storage of
 // both.
+#define H5_USE_110_API  // H5Ovisit2 as in HDF5 1.10, from whatever version
 #include "hdf5_change.hpp"
 #include "same_error.hpp"
 #include "support/temporary_directory.hpp"

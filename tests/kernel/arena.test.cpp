@@ -155,4 +155,11 @@ TEST_CASE("A view's bytes serve another type and shape when its last reference i
   CHECK(pool.arena().reserved_bytes() == reserved);
 }
 
+TEST_CASE("An array for which there is no memory is named with its size") {
+  const DataLimit limit(256 << 20);
+  CHECK_THROWS_AS((allocate<Matrix<float>>("logits", 1 << 16, 1 << 14)), OutOfMemory);
+  CHECK_THROWS_WITH((allocate<Matrix<float>>("logits", 1 << 16, 1 << 14)),
+                    Catch::Contains("no memory for 4.00 GiB of 'logits'"));
+}
+
 }  // namespace tessera::kernel

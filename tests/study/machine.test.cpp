@@ -10,7 +10,7 @@
 namespace tessera::study {
 namespace {
 
-using Catch::Matchers::Contains;
+using Catch::Contains;
 using nlohmann::json;
 
 const std::string machines = TESSERA_SOURCE_DIR "/share/machines/";

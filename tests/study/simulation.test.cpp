@@ -13,7 +13,7 @@
 namespace tessera::study {
 namespace {
 
-using Catch::Matchers::Contains;
+using Catch::Contains;
 using test::run_shape;
 
 constexpr double equal = 1e-9;

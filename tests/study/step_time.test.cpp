@@ -11,7 +11,7 @@
 namespace tessera::study {
 namespace {
 
-using Catch::Matchers::Contains;
+using Catch::Contains;
 using test::run_shape;
 
 double step_s(const RunShape& shape, const Machine& machine = test::round_machine(),

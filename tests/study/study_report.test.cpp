@@ -16,7 +16,7 @@
 namespace tessera::study {
 namespace {
 
-using Catch::Matchers::Contains;
+using Catch::Contains;
 namespace fs = std::filesystem;
 
 StudyResult result(std::int64_t ranks, std::int64_t expert, double step_s) {
