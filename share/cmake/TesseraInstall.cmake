@@ -29,6 +29,7 @@ foreach(part base comm kernel checkpoint zero3 moe model trainer study c)
 endforeach()
 install(FILES ${PROJECT_BINARY_DIR}/include/tessera/version.h ${PROJECT_SOURCE_DIR}/modules/c/include/tessera/tessera.h
   DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/tessera)
+set_target_properties(${installed_targets} PROPERTIES INSTALL_RPATH "$ORIGIN")  # shared ones find each other
 install(TARGETS ${installed_targets} EXPORT tessera ARCHIVE LIBRARY INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(EXPORT tessera NAMESPACE tessera:: FILE tesseraTargets.cmake DESTINATION ${tessera_package_folder})
 if(TARGET tessera_fortran)  # apart: its target wants MPI for Fortran

@@ -10,4 +10,4 @@ export PKG_CONFIG_PATH
   { echo "FAILED: pkg-config and the program tell different versions"; exit 1; }
 read -ra flags <<<"$(pkg-config --cflags --libs tessera-c)"
 mpicc "$1/tests/consumer/programs/zero3_arrays.c" -o "$folder/zero3_arrays" "${flags[@]}" -lm
-"$folder/zero3_arrays" "$folder/arrays.h5"
+LD_LIBRARY_PATH=$(pkg-config --variable=libdir tessera-c) "$folder/zero3_arrays" "$folder/arrays.h5" # where they are shared
