@@ -13,5 +13,4 @@ fi
 install_missing "${tool_packages[@]}" "${open_mpi_packages[@]}" "${library_packages[@]}" "${cluster_packages[@]}" \
   libtrilinos-kokkos-dev \
   clang-14 libclang-rt-14-dev `# libFuzzer` \
-  doxygen `# for the test of the reference of tessera.h` \
-  bible-kjv `# the example's text, in the public domain`
+  doxygen `# for the test of the reference of tessera.h`

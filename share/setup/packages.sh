@@ -9,6 +9,7 @@ library_packages=(
   libdnnl-dev ocl-icd-opencl-dev                        # oneDNN, and what its CMake package asks for
   libfmt-dev libspdlog-dev nlohmann-json3-dev libcli11-dev libtomlplusplus-dev libxxhash-dev
   catch2 gnuplot-nox
+  bible-kjv                                             # the example's text, in the public domain
 )
 # tests/cluster: Slurm's daemons, which only start where there is a slurm.conf, and network namespaces.
 cluster_packages=(slurm-wlm munge iproute2)

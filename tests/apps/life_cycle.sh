@@ -108,7 +108,8 @@ expect_once "its lock is gone"
 
 # A rank that never starts: the others wait in MPI_Init, say so and end.
 command="a rank that never starts"
-TESSERA_DEADLINE_S=3 "$mpiexec" -n 1 "$tessera" doctor : -n 1 sleep 60 >"$directory/stdout" 2>"$directory/stderr" </dev/null &
+TESSERA_DEADLINE_S=3 "$mpiexec" -n 2 sh -c '[ "${OMPI_COMM_WORLD_RANK:-$PMI_RANK}" = 0 ] || exec sleep 60; exec "$0" doctor' \
+  "$tessera" >"$directory/stdout" 2>"$directory/stderr" </dev/null &
 mpiexec_pid=$!
 ends_within 20
 ((code != 0)) || complain "exit code 0"

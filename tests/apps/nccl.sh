@@ -13,8 +13,8 @@ expect_code 3
 expect_output "NCCL 2.17.3 runs, and Tessera was built with NCCL 2.18.0"
 # Another on one rank.
 command="tessera doctor with two versions of NCCL"
-"$mpiexec" -n 1 env NCCL_DOUBLE_VERSION=22809 "$tessera" doctor : -n 1 "$tessera" doctor \
-  >"$directory/stdout" 2>"$directory/stderr" </dev/null
+"$mpiexec" -n 2 sh -c '[ "${OMPI_COMM_WORLD_RANK:-$PMI_RANK}" = 1 ] || export NCCL_DOUBLE_VERSION=22809; exec "$0" doctor' \
+  "$tessera" >"$directory/stdout" 2>"$directory/stderr" </dev/null
 code=$?
 output=$(<"$directory/stdout")
 expect_code 3

@@ -21,7 +21,7 @@ left=$(find "$first" -type f)
 cmake --install "$build" --prefix "$first" >/dev/null
 mkdir -p "${prefix%/*}"
 mv "$first" "$prefix"
-named=$(grep -rlIF -e "$source" -e "$build" "$prefix" --include=*.cmake --include=*.pc --include=*.hpp --include=*.h || true)
+named=$(grep -rlIE "(^|-[IL]|[^[:alnum:]_.}-])($source|$build)/" "$prefix" --include=*.cmake --include=*.pc --include=*.hpp --include=*.h || true)
 [[ -z $named ]] || fail "name the source or build tree: $named"
 private=$(grep -rlE '#include "' "$prefix/include" || true)
 [[ -z $private ]] || fail "headers with includes of the source tree: $private"
