@@ -6,8 +6,6 @@
 #include <tessera/zero3/shard_memory.hpp>
 #include <type_traits>
 
-#include "base/bytes.hpp"
-#include "base/out_of_memory.hpp"
 #include "kernel/allocate.hpp"
 
 namespace tessera::zero3 {
@@ -23,8 +21,7 @@ ShardMemory::ShardMemory(const std::string& label, std::int64_t size) {
   void* const data =
       mmap(nullptr, num_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (data == MAP_FAILED)
-    throw OutOfMemory(fmt::format("no memory for {} of '{}': {}", format_bytes(double(num_bytes)),
-                                  label, std::strerror(errno)));
+    kernel::fail_allocation(label, static_cast<double>(num_bytes), std::strerror(errno));
   // Fewer faults at first touch. A wish, so no error: without huge pages it goes more slowly.
   (void)madvise(data, num_bytes, MADV_HUGEPAGE);
   pages_ = {static_cast<float*>(data), Unmap{num_bytes}};

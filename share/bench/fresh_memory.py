@@ -18,13 +18,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--gib", type=int, default=8, help="GiB to touch; the machine must have them free")
     size = parser.parse_args().gib << 30
-    for advice, name in (("MADV_NOHUGEPAGE", "small pages"), ("MADV_HUGEPAGE", "huge pages")):
+    for name, advice, pause_s in (("small pages", mmap.MADV_NOHUGEPAGE, 0), ("huge pages", mmap.MADV_HUGEPAGE, 30)):
+        time.sleep(pause_s)  # a host that takes free memory back has time to
         memory = mmap.mmap(-1, size)
-        memory.madvise(getattr(mmap, advice))
+        memory.madvise(advice)
         address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
         print(f"{name}: first {rate(address, size):.2f} GB/s, again {rate(address, size):.2f} GB/s", flush=True)
         del memory
-        time.sleep(30)  # a host that takes free memory back has time to
 
 
 main()

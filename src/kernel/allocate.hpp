@@ -22,6 +22,20 @@ inline bool host_sees_memory() {
 /// Guards `data` until Kokkos frees the memory around it. local.
 void guard_array(const std::string& label, const void* data, std::int64_t bytes);
 
+/// Throws OutOfMemory for an array for which there is no memory. local.
+[[noreturn]] void fail_allocation(const std::string& label, double bytes, const char* reason);
+
+/// From Kokkos, without initialisation. Throws OutOfMemory. local.
+template <class View, class... Extents>
+View allocate_view(const std::string& label, Extents... extents) {
+  try {
+    return View(Kokkos::view_alloc(label, Kokkos::WithoutInitializing), extents...);
+  } catch (const std::exception& error) {
+    const double bytes = (double(sizeof(typename View::value_type)) * ... * double(extents));
+    fail_allocation(label, bytes, error.what());
+  }
+}
+
 /// First rows (or elements, or planes) of an array whose margins pages may be guarded with.
 template <class View, class... Extents>
 View allocate_guarded(const std::string& label, std::int64_t first_extent, Extents... rest) {
@@ -31,30 +45,21 @@ View allocate_guarded(const std::string& label, std::int64_t first_extent, Exten
   const std::int64_t unit = alignment / std::gcd(alignment, row_bytes);
   const std::int64_t margin =
       (guard_margin_bytes() + row_bytes * unit - 1) / (row_bytes * unit) * unit;
-  const View whole(Kokkos::view_alloc(label, Kokkos::WithoutInitializing),
-                   first_extent + 2 * margin, rest...);
+  const View whole = allocate_view<View>(label, first_extent + 2 * margin, rest...);
   const View array = Kokkos::subview(whole, Kokkos::make_pair(margin, margin + first_extent),
                                      ((void)rest, Kokkos::ALL)...);
   guard_array(label, array.data(), first_extent * row_bytes);
   return array;
 }
 
-/// Throws OutOfMemory for an array that Kokkos could not allocate. local.
-[[noreturn]] void fail_allocation(const std::string& label, double bytes, const char* reason);
-
 /// A new array without initialisation. All of src and modules get their arrays here or by
 /// new_matrix() and new_vector(). Throws OutOfMemory. local.
 template <class View, class... Extents>
 View allocate(const std::string& label, Extents... extents) {
-  try {
-    if (device_memory_is_checked() && (std::int64_t(extents) * ... * 1) > 0) {
-      return allocate_guarded<View>(label, std::int64_t(extents)...);
-    }
-    return View(Kokkos::view_alloc(label, Kokkos::WithoutInitializing), extents...);
-  } catch (const std::exception& error) {
-    const double bytes = (double(sizeof(typename View::value_type)) * ... * double(extents));
-    fail_allocation(label, bytes, error.what());
+  if (device_memory_is_checked() && (std::int64_t(extents) * ... * 1) > 0) {
+    return allocate_guarded<View>(label, std::int64_t(extents)...);
   }
+  return allocate_view<View>(label, extents...);
 }
 /// The same filled with zeros.
 template <class View, class... Extents>
