@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <string>
 
-#include "hdf5_handle.hpp"
+#include "base/hdf5_handle.hpp"
 
 namespace tessera::checkpoint {
 

@@ -7,9 +7,9 @@
 #include <string>
 
 #include "base/dtype.hpp"
+#include "base/hdf5_handle.hpp"
 #include "base/parameter.hpp"
 #include "hdf5_describe.hpp"
-#include "hdf5_handle.hpp"
 #include "tessera/checkpoint/hdf5_store.hpp"
 
 namespace tessera::checkpoint {

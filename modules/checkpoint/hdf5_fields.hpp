@@ -2,7 +2,7 @@
 // Fields in an open Tessera file.
 #pragma once
 
-#include "hdf5_handle.hpp"
+#include "base/hdf5_handle.hpp"
 #include "tessera/checkpoint/fields.hpp"
 
 namespace tessera::checkpoint {

@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <filesystem>
 
+#include "base/hdf5_handle.hpp"
 #include "comm/communicator.hpp"
-#include "hdf5_handle.hpp"
 
 namespace tessera::checkpoint {
 

@@ -7,7 +7,7 @@
 #include <span>
 #include <vector>
 
-#include "hdf5_handle.hpp"
+#include "base/hdf5_handle.hpp"
 #include "tessera/checkpoint/source.hpp"
 
 namespace tessera::checkpoint {

@@ -2,7 +2,7 @@
 // The root attributes of a Tessera file: format, version and where the run stands.
 #pragma once
 
-#include "hdf5_handle.hpp"
+#include "base/hdf5_handle.hpp"
 #include "tessera/checkpoint/hdf5_store.hpp"
 
 namespace tessera::checkpoint {

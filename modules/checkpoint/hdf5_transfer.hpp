@@ -7,9 +7,9 @@
 #include <span>
 #include <vector>
 
+#include "base/hdf5_handle.hpp"
 #include "base/parameter.hpp"
 #include "comm/communicator.hpp"
-#include "hdf5_handle.hpp"
 #include "tessera/checkpoint/fingerprint.hpp"
 #include "tessera/checkpoint/source.hpp"
 

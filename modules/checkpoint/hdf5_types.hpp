@@ -6,7 +6,7 @@
 #include <optional>
 
 #include "base/dtype.hpp"
-#include "hdf5_handle.hpp"
+#include "base/hdf5_handle.hpp"
 
 namespace tessera::checkpoint {
 

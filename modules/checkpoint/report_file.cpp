@@ -6,9 +6,9 @@
 #include <tessera/checkpoint/report_file.hpp>
 #include <vector>
 
+#include "base/hdf5_handle.hpp"
 #include "comm/agree.hpp"
 #include "comm/watchdog.hpp"
-#include "hdf5_handle.hpp"
 #include "hdf5_partial_file.hpp"
 #include "hdf5_types.hpp"
 

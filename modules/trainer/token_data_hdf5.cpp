@@ -2,7 +2,6 @@
 // A column in an HDF5 file. Each rank opens the file by itself and reads its rows independently:
 // which rows a rank needs differs from rank to rank and from step to step.
 #include <fmt/ranges.h>
-#include <hdf5.h>
 
 #include <algorithm>
 #include <array>
@@ -10,46 +9,13 @@
 
 #include "base/contract.hpp"
 #include "base/error.hpp"
+#include "base/hdf5_handle.hpp"
 #include "token_data_column.hpp"
 
 namespace tessera::trainer {
 namespace {
 
-/// Owns one HDF5 identifier. `valid()` is false where the call that made it failed.
-class Handle {
- public:
-  Handle() = default;
-  Handle(hid_t id, herr_t (*close)(hid_t)) : id_(id), close_(close) {}
-  Handle(Handle&& other) noexcept : id_(std::exchange(other.id_, -1)), close_(other.close_) {}
-  Handle& operator=(Handle&& other) noexcept {
-    std::swap(id_, other.id_);
-    std::swap(close_, other.close_);
-    return *this;
-  }
-  ~Handle() {
-    if (id_ >= 0) close_(id_);
-  }
-  hid_t get() const { return id_; }
-  bool valid() const { return id_ >= 0; }
-
- private:
-  hid_t id_ = -1;
-  herr_t (*close_)(hid_t) = nullptr;
-};
-
-/// HDF5 prints its error stack on every rank unless told not to; our own message says it once.
-class QuietErrors {
- public:
-  QuietErrors() {
-    H5Eget_auto2(H5E_DEFAULT, &function_, &data_);
-    H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
-  }
-  ~QuietErrors() { H5Eset_auto2(H5E_DEFAULT, function_, data_); }
-
- private:
-  H5E_auto2_t function_ = nullptr;
-  void* data_ = nullptr;
-};
+using Hdf5Object = Hdf5Handle<H5Oclose>;
 
 herr_t collect_name(hid_t, const char* name, const H5L_info_t*, void* names) {
   static_cast<std::vector<std::string>*>(names)->emplace_back(name);
@@ -57,8 +23,8 @@ herr_t collect_name(hid_t, const char* name, const H5L_info_t*, void* names) {
 }
 
 bool is_dataset(hid_t file, const std::string& name) {
-  const Handle object(H5Oopen(file, name.c_str(), H5P_DEFAULT), H5Oclose);
-  return object.valid() && H5Iget_type(object.get()) == H5I_DATASET;
+  const Hdf5Object object(H5Oopen(file, name.c_str(), H5P_DEFAULT));
+  return object && H5Iget_type(object.get()) == H5I_DATASET;
 }
 
 std::vector<std::string> dataset_names(hid_t file) {
@@ -88,23 +54,22 @@ std::string find_dataset(hid_t file, const std::string& wanted, ColumnRole role,
 class Hdf5Column : public TokenColumn {
  public:
   Hdf5Column(const std::filesystem::path& path, const std::string& wanted, ColumnRole role) {
-    const QuietErrors quiet;
-    file_ = Handle(H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose);
-    if (!file_.valid())
-      fail(ErrorKind::format, "{}: cannot be opened as an HDF5 file", path.string());
+    const QuietHdf5 quiet;
+    file_ = Hdf5File(H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT));
+    if (!file_) fail(ErrorKind::format, "{}: cannot be opened as an HDF5 file", path.string());
     const std::string name = find_dataset(file_.get(), wanted, role, path.string());
     origin_ = fmt::format("{}:/{}", path.string(), name);
-    dataset_ = Handle(H5Dopen2(file_.get(), name.c_str(), H5P_DEFAULT), H5Dclose);
-    if (!dataset_.valid()) fail(ErrorKind::format, "{}: cannot be opened", origin_);
+    dataset_ = Hdf5Dataset(H5Dopen2(file_.get(), name.c_str(), H5P_DEFAULT));
+    if (!dataset_) fail(ErrorKind::format, "{}: cannot be opened", origin_);
     read_type(role);
     read_shape();
   }
 
   void read(std::int64_t begin, std::span<std::int64_t> out) const override {
-    const QuietErrors quiet;
+    const QuietHdf5 quiet;
     const hsize_t count = out.size();
-    const Handle memory(H5Screate_simple(1, &count, nullptr), H5Sclose);
-    const Handle space = select(static_cast<hsize_t>(begin), count);
+    const Hdf5Space memory(H5Screate_simple(1, &count, nullptr));
+    const Hdf5Space space = select(static_cast<hsize_t>(begin), count);
     if (H5Dread(dataset_.get(), H5T_NATIVE_INT64, memory.get(), space.get(), H5P_DEFAULT,
                 out.data()) < 0) {
       fail(ErrorKind::file, "{}: cannot read {} elements from {} on", origin_, count, begin);
@@ -114,7 +79,7 @@ class Hdf5Column : public TokenColumn {
  private:
   // h5py stores booleans as an enumeration over int8, which HDF5 converts to integers by value.
   void read_type(ColumnRole role) {
-    const Handle type(H5Dget_type(dataset_.get()), H5Tclose);
+    const Hdf5Type type(H5Dget_type(dataset_.get()));
     const H5T_class_t kind = H5Tget_class(type.get());
     if (kind != H5T_INTEGER && !(kind == H5T_ENUM && role == ColumnRole::mask)) {
       fail(ErrorKind::format, "{}: elements are no integers ({} need an integer type)", origin_,
@@ -125,7 +90,7 @@ class Hdf5Column : public TokenColumn {
   }
 
   void read_shape() {
-    const Handle space(H5Dget_space(dataset_.get()), H5Sclose);
+    const Hdf5Space space(H5Dget_space(dataset_.get()));
     const int rank = H5Sget_simple_extent_ndims(space.get());
     if (rank < 1 || rank > 2) {
       fail(ErrorKind::format,
@@ -136,8 +101,8 @@ class Hdf5Column : public TokenColumn {
     shape_.assign(extent.begin(), extent.begin() + rank);
   }
 
-  Handle select(hsize_t begin, hsize_t count) const {
-    Handle space(H5Dget_space(dataset_.get()), H5Sclose);
+  Hdf5Space select(hsize_t begin, hsize_t count) const {
+    Hdf5Space space(H5Dget_space(dataset_.get()));
     if (shape_.size() == 1) {
       H5Sselect_hyperslab(space.get(), H5S_SELECT_SET, &begin, nullptr, &count, nullptr);
     } else {
@@ -150,8 +115,8 @@ class Hdf5Column : public TokenColumn {
     return space;
   }
 
-  Handle file_;
-  Handle dataset_;
+  Hdf5File file_;
+  Hdf5Dataset dataset_;
 };
 
 }  // namespace

@@ -25,7 +25,7 @@ named=$(grep -rlIE "(^|-[IL]|[^[:alnum:]_.}-])($source|$build)/" "$prefix" --inc
 [[ -z $named ]] || fail "name the source or build tree: $named"
 private=$(grep -rlE '#include "' "$prefix/include" || true)
 [[ -z $private ]] || fail "headers with includes of the source tree: $private"
-for header in checkpoint/hdf5_handle.hpp comm/wait.hpp kernel/gemm_onednn.hpp base/toml.hpp; do
+for header in base/hdf5_handle.hpp comm/wait.hpp kernel/gemm_onednn.hpp base/toml.hpp; do
   [[ ! -e $prefix/include/tessera/$header ]] || fail "$header is not public and was installed"
 done
 for file in bin/tessera lib*/pkgconfig/tessera-c.pc lib*/cmake/tessera/tesseraConfig.cmake \

@@ -19,7 +19,8 @@ cmake --build "$build" --target wire >/dev/null
 rm -rf "$work" && mkdir -p "$work" && cd "$work"
 write_shapes .
 
-trap cluster_down EXIT
+wire=
+trap 'kill $wire 2>/dev/null || true; cluster_down' EXIT
 cluster_up
 on_nodes() {
   at ctl env OMPI_MCA_btl_tcp_if_include=wire0 OMP_NUM_THREADS=1 \

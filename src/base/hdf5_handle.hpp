@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// HDF5 identifiers that close themselves, and HDF5's error stack as tessera::Error.
+// HDF5 identifiers that close themselves, and HDF5's error stack as tessera::Error. Not
+// installed, since it needs HDF5's own header.
 #pragma once
 
+#include <fmt/format.h>
 #include <hdf5.h>
 
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "base/error.hpp"
 
-namespace tessera::checkpoint {
+namespace tessera {
 
 /// Owns one HDF5 identifier. Closing is local, except of a file opened through MPI-IO (collective).
 template <herr_t (*Close)(hid_t)>
@@ -48,8 +51,16 @@ using Hdf5Properties = Hdf5Handle<H5Pclose>;
 /// file must not run). Both are process-wide, so a host program gets its own settings back. local.
 class QuietHdf5 {
  public:
-  QuietHdf5();
-  ~QuietHdf5();
+  QuietHdf5() {
+    H5Eget_auto2(H5E_DEFAULT, &print_, &print_data_);
+    H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+    H5PLget_loading_state(&plugins_);
+    H5PLset_loading_state(0);
+  }
+  ~QuietHdf5() {
+    H5PLset_loading_state(plugins_);
+    H5Eset_auto2(H5E_DEFAULT, print_, print_data_);
+  }
   QuietHdf5(const QuietHdf5&) = delete;
   QuietHdf5& operator=(const QuietHdf5&) = delete;
 
@@ -60,10 +71,23 @@ class QuietHdf5 {
 };
 
 /// What HDF5 says of its last failure: the innermost cause and what it prevented. local.
-std::string hdf5_error_text();
+inline std::string hdf5_error_text() {
+  const auto collect = [](unsigned, const H5E_error2_t* entry, void* data) -> herr_t {
+    auto& texts = *static_cast<std::vector<std::string>*>(data);
+    if (entry->desc != nullptr && *entry->desc != '\0') texts.emplace_back(entry->desc);
+    return 0;
+  };
+  std::vector<std::string> texts;
+  H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, collect, &texts);
+  if (texts.empty()) return "HDF5 gives no reason";
+  if (texts.size() == 1 || texts.front() == texts.back()) return texts.front();
+  return fmt::format("{} ({})", texts.front(), texts.back());
+}
 
 /// Throws an Error of `kind`: "<what>: <HDF5's text>". local.
-[[noreturn]] void fail_hdf5(ErrorKind kind, const std::string& what);
+[[noreturn]] inline void fail_hdf5(ErrorKind kind, const std::string& what) {
+  fail(kind, "{}: {}", what, hdf5_error_text());
+}
 
 /// Returns `id`, or throws when it is negative. local.
 inline hid_t hdf5_id(hid_t id, const std::string& what, ErrorKind kind = ErrorKind::file) {
@@ -75,4 +99,4 @@ inline void hdf5_check(herr_t status, const std::string& what, ErrorKind kind = 
   if (status < 0) fail_hdf5(kind, what);
 }
 
-}  // namespace tessera::checkpoint
+}  // namespace tessera
