@@ -4,6 +4,7 @@
 #include <mpi.h>
 
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <new>
@@ -78,6 +79,14 @@ bool is_shared(const Error& error) {
   return error.kind() != ErrorKind::communication && error.kind() != ErrorKind::internal;
 }
 
+/// MPI over TCP may write to a rank that is gone; this rank is then to call the roll and say who is
+/// missing, and SIGPIPE would end it without a word. One process alone keeps it for `| head`.
+void outlive_lost_ranks() {
+  int size = 1;
+  MPI_Comm_size(MPI_COMM_WORLD, &size);
+  if (size > 1) std::signal(SIGPIPE, SIG_IGN);
+}
+
 /// Ordinarily all ranks parse alike; one may still fail alone, by a configuration file that it
 /// cannot read.
 void agree_on_usage(const std::exception_ptr& problem) {
@@ -120,6 +129,7 @@ int main(int argc, char** argv) {
     options.may_lack_device = chosen == nullptr || usage_error || !chosen->needs_device();
     if (chosen != nullptr && !usage_error) chosen->prepare();
     environment.emplace(argc, argv, options);
+    outlive_lost_ranks();
     agree_on_usage(usage_error);
     if (chosen == nullptr) fail(ErrorKind::internal, "no subcommand was run");
     code = chosen->run();
