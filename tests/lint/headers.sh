@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Every header compiles alone. Usage: headers.sh ROOT CACHE_DIR COMPILER FLAGS...
 # A header that a .cpp includes before anything else has been compiled alone by the build. The others are
-# compiled here, again only when they or something they include has changed since they last passed.
+# compiled here, again only when they or something they include has changed since they last passed. Most of the time would
+# go to parsing Kokkos, so those that include it anyway, directly or through others, find it parsed.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 cache=$2 compiler=$3
@@ -33,6 +34,25 @@ check() {
   is_fresh "$passed" || compile_alone "$1" "$passed" "${@:2}" || echo "$1" >>"$cache/failed"
 }
 
+parse_kokkos() {
+  local parsed=$cache/kokkos.hpp
+  is_fresh "$parsed.d" && return
+  echo '#include <Kokkos_Core.hpp>' >"$parsed"
+  "$compiler" -x c++-header "$parsed" -o "$parsed.gch" -MD -MF "$parsed.d" "$@"
+}
+
+# The headers that include Kokkos: those that name it, then those that name one of these, and so on.
+reaching_kokkos() {
+  local names='Kokkos_[A-Za-z_]*\.hpp' found='' before=none
+  while [[ $found != "$before" ]]; do
+    before=$found
+    found=$(project_files '*.hpp' | xargs grep -lE "^#include [<\"]($names)[>\"]")
+    names=$(sed -E 's/^(src|tests|modules\/[a-z0-9_]*\/include)\///; p; s/.*\///' <<<"$found" | sort -u | paste -s -d '|')
+    names="Kokkos_[A-Za-z_]*\\.hpp|${names//./\\.}"
+  done
+  echo "$found"
+}
+
 # Headers that are the first include of a .cpp, relative to the root.
 first_includes() {
   local source name candidate
@@ -51,11 +71,14 @@ first_includes() {
 rm -f "$cache/failed"
 declare -A built=()
 while IFS= read -r header; do built[$header]=1; done < <(first_includes)
+declare -A has_kokkos=()
+while IFS= read -r header; do has_kokkos[$header]=1; done < <(reaching_kokkos)
+parse_kokkos "$@"
 while IFS= read -r header; do
   # The first where Catch2 is 3; the others belong to a project of their own, which finds the installed headers.
   [[ -z ${built[$header]-} && $header != tests/support/catch2_v3/* && $header != tests/consumer/* ]] || continue
   while (($(jobs -pr | wc -l) >= $(nproc))); do wait -n || true; done
-  check "$header" "$@" &
+  check "$header" "$@" ${has_kokkos[$header]+-include "$cache/kokkos.hpp"} &
 done < <(project_files '*.hpp')
 wait
 if [[ -f $cache/failed ]]; then
