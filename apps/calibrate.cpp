@@ -7,6 +7,7 @@
 #include <memory>
 #include <tessera/study/calibrate.hpp>
 
+#include "base/seconds_since.hpp"
 #include "comm/agree.hpp"
 #include "command.hpp"
 #include "numeric_options.hpp"
@@ -14,25 +15,23 @@
 namespace tessera::apps {
 namespace {
 
-struct Options {
+struct CalibrateArguments {
   std::filesystem::path output;
   study::CalibrateOptions calibrate;
   std::string dtype = "bf16";
   GridOptions grid;
 };
 
-int run(const Options& options) {
+int run(const CalibrateArguments& options) {
   const comm::ProcessGrid grid = make_grid(options.grid);
   const comm::Communicator& world = grid.world();
   study::CalibrateOptions calibrate = options.calibrate;
   calibrate.dtype = parse_dtype(options.dtype);
   const auto start = std::chrono::steady_clock::now();
-  const auto seconds = [&] {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  };
   calibrate.progress = [&](const std::string& part, int number, int num_parts) {
     if (world.rank() == 0) {
-      fmt::print(stderr, "[{:>5.1f} s] {} of {}: {}\n", seconds(), number, num_parts, part);
+      fmt::print(stderr, "[{:>5.1f} s] {} of {}: {}\n", seconds_since(start), number, num_parts,
+                 part);
     }
   };
   const study::Machine machine = study::calibrate(grid, calibrate);
@@ -47,7 +46,7 @@ int run(const Options& options) {
     fmt::print(
         "{}\n{} written after {:.0f} s. Nothing else should have run meanwhile; where an "
         "interval is wide, something did.\n",
-        describe(machine), options.output.string(), seconds());
+        describe(machine), options.output.string(), seconds_since(start));
     std::fflush(stdout);
   }
   return 0;
@@ -56,7 +55,7 @@ int run(const Options& options) {
 }  // namespace
 
 Command add_calibrate(CLI::App& program) {
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<CalibrateArguments>();
   CLI::App* app = add_command(
       program, "calibrate", "Measure this machine into a file that plan and study read.",
       "  mpirun --bind-to core -n 2 tessera calibrate machine.json --expert 2\n"

@@ -11,7 +11,7 @@
 namespace tessera::apps {
 namespace {
 
-struct Options {
+struct ProbeArguments {
   std::string model;
   std::string dtype = "f32";
   NumericOptions numeric;
@@ -20,7 +20,7 @@ struct Options {
   GridOptions grid;
 };
 
-int run(Options options) {
+int run(ProbeArguments options) {
   options.probe.dtype = parse_dtype(options.dtype);
   options.probe.optimizer = optimizer_options(options.numeric);
   options.probe.optimizer.decay_all = true;  // as torch's optimizers over model.parameters()
@@ -49,7 +49,7 @@ int run(Options options) {
 }  // namespace
 
 Command add_probe(CLI::App& program) {
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<ProbeArguments>();
   options->numeric.weight_decay = 0.0;
   CLI::App* app = add_command(
       program, "probe",

@@ -24,7 +24,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Options {
+struct StudyArguments {
   std::string model, machine, collectives = "hierarchical", dtype = "bf16", recompute = "none";
   std::string routing = "real", scaling = "weak";
   fs::path directory, output;
@@ -38,12 +38,12 @@ struct Options {
 };
 
 std::optional<study::PlanMachine> read_machine(const comm::Communicator& world,
-                                               const Options& options) {
+                                               const StudyArguments& options) {
   if (options.machine.empty()) return std::nullopt;
   return read_plan_machine(world, options.machine, options.collectives);
 }
 
-study::RunShape run_shape(const Options& options) {
+study::RunShape run_shape(const StudyArguments& options) {
   study::RunShape shape;
   shape.length = options.length;
   shape.dtype = parse_dtype(options.dtype);
@@ -61,14 +61,14 @@ void print_points(const std::vector<study::RunShape>& points) {
 }
 
 /// Of ranks that have nothing to do in a point: no deadline tells how long that may take.
-comm::Communicator patient_ranks(const Options& options) {
+comm::Communicator patient_ranks(const StudyArguments& options) {
   comm::CommunicatorOptions patient = communicator_options(options.grid);
   patient.deadline = std::chrono::hours(24);
   return {MPI_COMM_WORLD, "ranks between two points", patient};
 }
 
 /// On the first ranks of the job; the others wait. collective over world.
-void run_one(const comm::Communicator& world, const Options& options, std::size_t index,
+void run_one(const comm::Communicator& world, const StudyArguments& options, std::size_t index,
              const model::ModelConfig& config, const study::RunShape& shape,
              const study::Sweep& sweep, const study::StudyRunOptions& run) {
   const fs::path path = options.output / fmt::format("result-{:04}.h5", index);
@@ -95,7 +95,7 @@ void run_one(const comm::Communicator& world, const Options& options, std::size_
   }
 }
 
-int run(const Options& options) {
+int run(const StudyArguments& options) {
   const comm::Communicator world(MPI_COMM_WORLD, "world", communicator_options(options.grid));
   study::StudyRunOptions run;
   run.config_json = read_config_text(world, options.model);
@@ -135,7 +135,7 @@ int run(const Options& options) {
   return 0;
 }
 
-int report(const Options& options) {
+int report(const StudyArguments& options) {
   const fs::path output = options.output.empty() ? options.directory : options.output;
   const comm::Communicator world(MPI_COMM_WORLD, "world");
   comm::agreed(world, "write the report", [&] {
@@ -171,7 +171,7 @@ study::Straggler parse_straggler(const std::string& text) {
   return straggler;
 }
 
-int simulate(const Options& options) {
+int simulate(const StudyArguments& options) {
   const comm::Communicator world(MPI_COMM_WORLD, "world");
   const auto machine = read_machine(world, options);
   const std::string config_json = read_config_text(world, options.model);
@@ -211,7 +211,7 @@ int simulate(const Options& options) {
   return 0;
 }
 
-void add_model_options(CLI::App& app, Options& options) {
+void add_model_options(CLI::App& app, StudyArguments& options) {
   app.add_option("model", options.model, "config.json, or a directory that has one")
       ->required()
       ->type_name("MODEL");
@@ -226,7 +226,7 @@ void add_model_options(CLI::App& app, Options& options) {
       ->capture_default_str();
 }
 
-CLI::App* add_run(CLI::App& study, Options& options) {
+CLI::App* add_run(CLI::App& study, StudyArguments& options) {
   CLI::App* app =
       add_command(study, "run", "Train a few steps on each grid of a sweep and record them.",
                   "  mpirun -n 4 tessera study run config.json --ranks 1,2,4 --expert 1,2,4 "
@@ -265,7 +265,7 @@ CLI::App* add_run(CLI::App& study, Options& options) {
   return app;
 }
 
-CLI::App* add_report(CLI::App& study, Options& options) {
+CLI::App* add_report(CLI::App& study, StudyArguments& options) {
   CLI::App* app = add_command(study, "report", "Tables and pictures of recorded runs.",
                               "  tessera study report results --output report\n"
                               "Writes report.md, report.html and, with gnuplot, their pictures.");
@@ -277,7 +277,7 @@ CLI::App* add_report(CLI::App& study, Options& options) {
   return app;
 }
 
-CLI::App* add_simulate(CLI::App& study, Options& options) {
+CLI::App* add_simulate(CLI::App& study, StudyArguments& options) {
   CLI::App* app = add_command(
       study, "simulate", "Simulate one step event by event: imbalance, late ranks, contention.",
       "  tessera study simulate config.json --ranks 1024 --expert 64 --routing zipf:0.5 \\\n"
@@ -300,9 +300,9 @@ CLI::App* add_simulate(CLI::App& study, Options& options) {
 }  // namespace
 
 Command add_study(CLI::App& program) {
-  const auto run_options = std::make_shared<Options>(),
-             report_options = std::make_shared<Options>(),
-             simulate_options = std::make_shared<Options>();
+  const auto run_options = std::make_shared<StudyArguments>(),
+             report_options = std::make_shared<StudyArguments>(),
+             simulate_options = std::make_shared<StudyArguments>();
   CLI::App* app = add_command(program, "study", "Scaling studies: run, report, simulate.",
                               "  tessera study run --help\n  tessera study report --help\n"
                               "  tessera study simulate --help");

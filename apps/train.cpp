@@ -14,7 +14,7 @@
 namespace tessera::apps {
 namespace {
 
-struct Options {
+struct TrainArguments {
   std::string dtype = "f32";
   std::string schedule = "cosine";
   std::string reduce_dtype = "f32";
@@ -109,7 +109,7 @@ int tell_outcome(const trainer::TrainingOptions& training,
   return is_done ? 0 : exit_code(ErrorKind::interrupted);
 }
 
-int run(Options options, const trainer::StopRequest& stop) {
+int run(TrainArguments options, const trainer::StopRequest& stop) {
   trainer::TrainingOptions& training = options.training;
   training.dtype = parse_dtype(options.dtype);
   training.gradient_transport = parse_dtype(options.reduce_dtype) == Dtype::bf16
@@ -137,7 +137,7 @@ int run(Options options, const trainer::StopRequest& stop) {
   return tell_outcome(training, run_training(grid, training, stop));
 }
 
-void add_data_options(CLI::App& app, Options& options) {
+void add_data_options(CLI::App& app, TrainArguments& options) {
   trainer::TrainingOptions& training = options.training;
   trainer::TokenDataOptions& data = training.data_options;
   app.add_option("--data", training.data, "tokens: HDF5, .npy, or flat uint16/uint32")->required();
@@ -156,7 +156,7 @@ void add_data_options(CLI::App& app, Options& options) {
       ->check(non_negative());
 }
 
-void add_length_options(CLI::App& app, Options& options) {
+void add_length_options(CLI::App& app, TrainArguments& options) {
   trainer::TrainingOptions& training = options.training;
   app.add_option("--steps", training.num_steps,
                  "stop after this step; a resumed run that is past it does so many more, up to "
@@ -196,7 +196,7 @@ void add_length_options(CLI::App& app, Options& options) {
       ->capture_default_str();
 }
 
-void add_arithmetic_options(CLI::App& app, Options& options) {
+void add_arithmetic_options(CLI::App& app, TrainArguments& options) {
   trainer::TrainingOptions& training = options.training;
   app.add_option("--dtype", options.dtype, "arithmetic: f32, or bf16 with f32 master weights")
       ->capture_default_str();
@@ -229,7 +229,7 @@ void add_arithmetic_options(CLI::App& app, Options& options) {
 }  // namespace
 
 Command add_train(CLI::App& program) {
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<TrainArguments>();
   CLI::App* app = add_command(
       program, "train", "Train a model; metrics, checkpoints and the loss curve go to a directory.",
       "  mpirun -n 4 tessera train gpt-oss-20b/ --data text.u16 --sequence-length 1024 --batch 8\n"

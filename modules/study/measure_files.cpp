@@ -12,6 +12,7 @@
 
 #include "base/block_distribution.hpp"
 #include "base/error.hpp"
+#include "base/seconds_since.hpp"
 #include "comm/agree.hpp"
 
 namespace tessera::study {
@@ -74,7 +75,7 @@ double read_part(const fs::path& path, std::int64_t begin, std::int64_t end, boo
       fail(ErrorKind::file, "cannot read {}: {}", path.string(), std::strerror(errno));
     begin += count;
   }
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return seconds_since(start);
 }
 
 /// GB/s of all ranks together.
@@ -126,8 +127,7 @@ FileRates measure_file_rates(const comm::Communicator& world, std::int64_t bytes
     const auto start = std::chrono::steady_clock::now();
     comm::agreed(world, "write the temporary file",
                  [&] { write_part(path, begin, begin + bytes); });
-    const double seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const double seconds = seconds_since(start);
     const double slowest = world.all_reduce_value("writing", seconds, comm::ReduceOp::max);
     rates.write = static_cast<double>(bytes * world.size()) / slowest;
     rates.read = 1e9 * read_rate(world, path, true);

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <tessera/study/measure.hpp>
 
+#include "base/seconds_since.hpp"
 #include "comm/collectives.hpp"
 #include "comm/watchdog.hpp"
 #include "kernel/allocate.hpp"
@@ -147,8 +148,7 @@ std::vector<double> sample_seconds(const comm::Communicator& world, int num_repe
     body();
     Kokkos::fence();
     if (i < 0) continue;
-    seconds.push_back(
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    seconds.push_back(seconds_since(start));
   }
   return seconds;
 }

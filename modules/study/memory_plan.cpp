@@ -17,8 +17,6 @@
 namespace tessera::study {
 namespace {
 
-constexpr std::int64_t f32_bytes = 4;
-
 /// What makes a rank's memory differ from another's.
 struct RankClass {
   std::int64_t num_experts = 0;

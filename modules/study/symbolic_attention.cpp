@@ -8,8 +8,6 @@ namespace {
 using enum MemoryKind;
 using Block = SymbolicMemory::Block;
 
-constexpr std::int64_t f32_bytes = 4;
-
 }  // namespace
 
 SymbolicAttention::SymbolicAttention(SymbolicMemory& memory, const model::ModelConfig& config,

@@ -11,6 +11,9 @@
 
 namespace tessera::study {
 
+/// Of an element that is f32 whatever the arithmetic.
+inline constexpr std::int64_t f32_bytes = 4;
+
 class SymbolicMemory {
  public:
   using Kinds = std::array<std::int64_t, num_memory_kinds>;

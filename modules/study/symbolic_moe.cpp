@@ -7,7 +7,7 @@ namespace {
 using enum MemoryKind;
 using Block = SymbolicMemory::Block;
 
-constexpr std::int64_t f32_bytes = 4, index_bytes = 4, address_bytes = 8;
+constexpr std::int64_t index_bytes = 4, address_bytes = 8;
 
 }  // namespace
 

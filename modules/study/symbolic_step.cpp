@@ -10,8 +10,6 @@ using enum MemoryKind;
 using model::Recompute;
 using model::UnitIndex;
 
-constexpr std::int64_t f32_bytes = 4;
-
 }  // namespace
 
 void SymbolicStep::pass() {

@@ -6,7 +6,7 @@
 namespace tessera::study {
 namespace {
 
-constexpr std::int64_t f32_bytes = 4, bf16_bytes = 2;
+constexpr std::int64_t bf16_bytes = 2;
 
 }  // namespace
 

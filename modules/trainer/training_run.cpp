@@ -6,6 +6,7 @@
 #include <tessera/trainer/training_run.hpp>
 
 #include "base/log.hpp"
+#include "base/seconds_since.hpp"
 #include "comm/agree.hpp"
 #include "memory_report.hpp"
 #include "start_up.hpp"
@@ -21,10 +22,6 @@ namespace tessera::trainer {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 /// Steps in a row with a gradient that is not finite, after which going on is no use.
 constexpr int max_lost_steps = 10;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "base/seconds_since.hpp"
 #include "comm/agree.hpp"
 #include "comm/watchdog.hpp"
 #include "run_record.hpp"
@@ -96,7 +97,7 @@ typename TrainingSession<T>::Step TrainingSession<T>::step() {
   metrics.loss = outcome.loss;
   metrics.grad_norm = outcome.grad_norm;
   metrics.learning_rate = step.learning_rate;
-  metrics.step_s = std::chrono::duration<double>(Clock::now() - start).count();
+  metrics.step_s = seconds_since(start);
   metrics.tokens_per_s =
       static_cast<double>(options_.batch * data_.sequence_length()) / metrics.step_s;
   metrics.peak_rss_mib =

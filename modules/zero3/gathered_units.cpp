@@ -6,18 +6,11 @@
 
 #include "base/contract.hpp"
 #include "base/phase_timer.hpp"
+#include "base/seconds_since.hpp"
 #include "kernel/rows.hpp"
 
 namespace tessera::zero3 {
-namespace {
-
 using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
-
-}  // namespace
 
 template <class T>
 GatheredUnits<T>::GatheredUnits(std::deque<Unit>& units,

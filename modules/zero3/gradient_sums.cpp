@@ -3,6 +3,7 @@
 
 #include "base/contract.hpp"
 #include "base/phase_timer.hpp"
+#include "base/seconds_since.hpp"
 #include "kernel/rows.hpp"
 #include "kernel/sum_parts.hpp"
 
@@ -12,10 +13,6 @@ namespace {
 using kernel::Into;
 
 using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
 
 template <class T>
 kernel::Vector<T> vector_in(const BufferPool::Loan& loan, std::int64_t size) {

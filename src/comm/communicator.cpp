@@ -9,6 +9,7 @@
 
 #include "base/contract.hpp"
 #include "base/device_access.hpp"
+#include "base/seconds_since.hpp"
 #include "comm/checked.hpp"
 #include "comm/communicator_call.hpp"
 #include "comm/device_collectives.hpp"
@@ -29,10 +30,6 @@ bool mpi_is_finalized() {
 bool checked_by_environment() {
   const char* text = std::getenv("TESSERA_CHECKED");
   return text != nullptr && std::string_view(text) == "1";
-}
-
-double seconds_since(std::chrono::steady_clock::time_point begin) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
 // Blocking MPI calls that make communicators are covered by the watchdog: they cannot be tested.

@@ -16,6 +16,7 @@
 
 #include "base/error.hpp"
 #include "base/host_name.hpp"
+#include "base/seconds_since.hpp"
 #include "comm/device_collectives.hpp"
 
 namespace tessera::comm {
@@ -53,10 +54,6 @@ struct State {
 State& state() {
   static State& instance = *new State;
   return instance;
-}
-
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
 std::string describe_last(const LastCollective& last) {

@@ -32,17 +32,31 @@ compile() {
   return $status
 }
 
+# Sources whose names collide do not compile in one batch (batches.sh), but one by one.
+compile_each() {
+  local each
+  : >"$object.all.d"
+  while IFS= read -r each; do
+    compile "${words[@]}" "$each" -arch=sm_90 || return 1
+    sed '1s/^[^:]*://; s/\\$//' "$depfile" >>"$object.all.d"
+  done < <(sed -n 's/^#include "\(.*\)"$/\1/p' "$source")
+  { printf '%s: %s ' "$object" "$source"; tr '\n' ' ' <"$object.all.d"; } >"$depfile"
+}
+
 if [[ $1 == *nvcc ]]; then
   architectures=(90)
   grep -q KOKKOS_LAMBDA "$source" && architectures=(80 90)  # elsewhere one tells all
   words=()
   for word in "$@"; do
     [[ $word == --generate-code=* ]] && continue
+    [[ $word == batches/*.cpp ]] && continue
     [[ $word == -c && ${TESSERA_GATE_PASS-} == device ]] && word=-cubin
     words+=("$word")
   done
   : >"$object.ptxas"
-  if [[ ${TESSERA_GATE_PASS-} == device ]]; then
+  if [[ $source == batches/* ]]; then
+    compile "${words[@]}" "$source" -arch=sm_90 2>/dev/null || compile_each
+  elif [[ ${TESSERA_GATE_PASS-} == device ]]; then
     for each in "${architectures[@]}"; do compile "${words[@]}" "-arch=sm_$each"; done
   else
     for each in "${architectures[@]}"; do words+=("-gencode=arch=compute_$each,code=sm_$each"); done

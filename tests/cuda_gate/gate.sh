@@ -35,11 +35,13 @@ build_targets() {
 
 # Every source that nvcc compiles.
 compile() {
-  local objects
+  local num_sources
   configure
-  mapfile -t objects < <(sed -n 's/^ *"command": ".*nvcc .* -x cu .* -o \([^ ]*\)",$/\1/p' "$build/compile_commands.json")
-  ((${#objects[@]} > 50)) || { echo "only ${#objects[@]} sources for nvcc: is the build what it was?"; exit 1; }
-  TESSERA_GATE_PASS=device build_targets "${objects[@]}"
+  build_targets build.ninja >"$folder/configure.log" 2>&1 || { cat "$folder/configure.log"; exit 1; }
+  "$here/batches.sh" "$build"
+  num_sources=$(grep -c ' -x cu ' "$build/compile_commands.json")
+  ((num_sources > 50)) || { echo "only $num_sources sources for nvcc: is the build what it was?"; exit 1; }
+  TESSERA_GATE_PASS=device ninja -C "$build" -f device.ninja -j "$(env -u OMP_NUM_THREADS nproc)" -k 0
 }
 
 # The warnings of a link from its start: every symbol that nothing defines must be one of Kokkos.
