@@ -51,8 +51,8 @@ struct Parameter {
   }
   /// `stored`, or the one part that its absence stands for.
   std::vector<StoredPart> stored_parts() const {
-    return stored.empty() ? std::vector<StoredPart>{{name, checkpoint_shape(), 0, size(), 0}}
-                          : stored;
+    if (!stored.empty()) return stored;
+    return {StoredPart{name, checkpoint_shape(), 0, size(), 0}};
   }
 };
 

@@ -72,7 +72,7 @@ TEST_CASE("rows that meet are added in their order") {
   const auto weight = random_matrix<float>(rows / 3, 3, 4);
   check_threads([&](const Execution& execution, std::string& bits) {
     const auto scattered = zeros(7, columns), combined = zeros(rows / 3, columns);
-    scatter_add_rows(execution, x, index, 5, scattered);
+    scatter_add_rows(execution, x, index, 5, 0, scattered);
     const auto addresses = addresses_of<const float>(execution, x);
     combine_rows<float>(execution, addresses, slot, weight, combined, combined, Matrix<float>());
     sum_rows<float>(execution, addresses, slot, combined);
