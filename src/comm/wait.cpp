@@ -22,13 +22,17 @@ using std::chrono::milliseconds;
 
 constexpr microseconds kSpin{5};  // idle for less: a message is nearly there
 constexpr microseconds kYield{100};
-constexpr microseconds kLongIdle{1'000'000};  // somebody may be past a deadline
 constexpr microseconds kShortestSleep{20};
 constexpr microseconds kLongestSleep{500};
 
 // Data moves only inside test(), a few fragments at a time: a call that took this long moved some,
 // and to sleep now would slow the transfer down.
 constexpr microseconds kBusy{10};
+
+// After so long a wait somebody may be past a deadline. Not counted from the last data: what test()
+// takes after a sleep may pass for some.
+constexpr milliseconds kLongWait{1000};
+constexpr milliseconds kBetweenAnswers{50};
 
 // While an exception unwinds the buffers are about to go: give the operation a moment, not ten
 // minutes.
@@ -50,13 +54,16 @@ std::string describe(const CallSite& site) {
 bool poll_until(const std::function<bool()>& done, milliseconds deadline) {
   if (done()) return true;
   const auto start = Clock::now();
-  auto idle_since = start;
+  auto idle_since = start, answer_next = start + kLongWait;
   for (;;) {
     const auto now = Clock::now();
     const auto idle = std::chrono::duration_cast<microseconds>(now - idle_since);
+    if (now > answer_next) {
+      answer_roll_call();
+      answer_next = now + kBetweenAnswers;
+    }
     if (idle > kYield) {
       check_device_collectives();
-      if (idle > kLongIdle) answer_roll_call();
       std::this_thread::sleep_for(std::clamp(idle / 64, kShortestSleep, kLongestSleep));
     } else if (idle > kSpin) {
       sched_yield();

@@ -66,4 +66,19 @@ TEST_CASE("where all are there the roll call says so, at once") {
   world.barrier("heard");
 }
 
+TEST_CASE("a rank that waits elsewhere, in no hurry, answers") {
+  ::unsetenv("TESSERA_CHECKED");
+  const Communicator world(MPI_COMM_WORLD, "test");
+  const Communicator patient(MPI_COMM_WORLD, "patient", {.deadline = 20s});
+  std::string text;
+  set_log_sink([&](LogLevel, const std::string& line) { text += line; });
+  {
+    const Communicator impatient(MPI_COMM_WORLD, "impatient", {.deadline = 500ms});
+    if (world.rank() == 0) CHECK_THROWS_AS(impatient.barrier("that no other comes to"), Error);
+    patient.barrier("elsewhere");
+  }
+  set_log_sink({});
+  if (world.rank() == 0) CHECK_THAT(text, Contains("all ranks answer"));
+}
+
 }  // namespace tessera::comm
