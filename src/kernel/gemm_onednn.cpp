@@ -155,6 +155,11 @@ bool has_spread_vector(const Problem& p) {
          is_spread_vector(p.m, p.n, p.c_strides);
 }
 
+/// Products of one term each. oneDNN 3.12 takes the second matrices of such a batch for neighbours.
+bool is_batch_of_outer_products(const Problem& p) {
+  return p.batch > 1 && p.k == 1 && p.b_strides.batch != p.n;
+}
+
 /// By plain loops.
 template <class T, class TC>
 void multiply_vectors(const Problem& p, const T* a, const T* b, TC* c) {
@@ -225,7 +230,9 @@ void gemm_batched(std::int64_t batch, Operand<const T> a, std::int64_t a_batch_s
                         .b_strides = strides_of(b, batch == 1 ? 0 : b_batch_stride),
                         .c_strides = strides_of(c, batch == 1 ? 0 : c_batch_stride),
                         .into = into == Into::accumulate ? into : Into::overwrite};
-  if (has_spread_vector(problem)) return multiply_vectors(problem, a.data, b.data, c.data);
+  if (has_spread_vector(problem) || is_batch_of_outer_products(problem)) {
+    return multiply_vectors(problem, a.data, b.data, c.data);
+  }
   try {
     Product& product = cached_product(problem);
     if (product.available()) return product.run(a.data, b.data, c.data);

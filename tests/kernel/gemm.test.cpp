@@ -123,6 +123,37 @@ TEST_CASE("A product may be one of interleaved column blocks") {
   CHECK(distance(c, expected) < 1e-5);
 }
 
+TEST_CASE("Small products of which one operand's matrices lie far apart") {
+  // As in attention, where a window of one key gives one probability and one row of values.
+  constexpr std::int64_t batch = 25, far = 198;
+  const auto near_data = random_matrix<float>(batch, 64, 1);
+  const auto far_data = random_matrix<float>(batch, far, 2);
+  const Into into = GENERATE(Into::overwrite, Into::accumulate);
+  const bool first_is_far = GENERATE(false, true), transposed = GENERATE(false, true);
+  const std::int64_t m = GENERATE(1, 2, 5), n = GENERATE(1, 2, 6), k = GENERATE(1, 2, 5);
+  INFO("m " << m << ", n " << n << ", k " << k << ", first far " << first_is_far << ", transposed "
+            << transposed << ", accumulate " << (into == Into::accumulate));
+  const std::int64_t a_stride = first_is_far ? far : m * k, b_stride = first_is_far ? k * n : far;
+  Matrix<float> c("c", batch, m * n), expected("expected", batch, m * n);
+  Kokkos::deep_copy(c, 1.0f);
+  Kokkos::deep_copy(expected, 1.0f);
+  const auto a = [&](std::int64_t i) {
+    const float* data = (first_is_far ? far_data : near_data).data() + i * a_stride;
+    return Operand<const float>{data, m, k, k};
+  };
+  const auto b = [&](std::int64_t i) {
+    const float* data = (first_is_far ? near_data : far_data).data() + i * b_stride;
+    return transposed ? Operand<const float>{data, n, k, k}.t()
+                      : Operand<const float>{data, k, n, n};
+  };
+  gemm_batched(Execution(), batch, a(0), a_stride, b(0), b_stride,
+               Operand<float>{c.data(), m, n, n}, m * n, into);
+  for (std::int64_t i = 0; i < batch; ++i) {
+    reference::gemm(a(i), b(i), Operand<float>{expected.data() + i * m * n, m, n, n}, into);
+  }
+  CHECK(distance(c, expected) < 1e-5);
+}
+
 TEST_CASE("NaN and infinity pass through a product") {
   Matrix<float> a("a", 2, 3), b("b", 3, 2), c("c", 2, 2);
   Kokkos::deep_copy(a, 1.0f);
