@@ -104,6 +104,7 @@ StepOutcome train_step(const comm::ProcessGrid& grid, model::Transformer<T>& mod
                        bool local_failure) {
   StepOutcome outcome = compute_gradient(grid, model, store, batches, options.aux_coefficient);
   const TimedPhase timed(StepPhase::optimizer);
+  const kernel::PoolScope scope(model.pool());
   const zero3::GradNorm norm = zero3::global_grad_norm(grid.world(), store, local_failure);
   outcome.grad_norm = norm.norm;
   // Norm and flags are the same numbers on all ranks, so all of them update or none does.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Kokkos' kernels and copies, and what library products touch, as kernels on the legacy stream.
 #include <Kokkos_Core.hpp>
+#include <string_view>
 
 #include "base/device_access.hpp"
 #include "nccl_double.hpp"
@@ -89,7 +90,10 @@ void listen_to_kokkos() {
     if (before.begin_fence != nullptr) before.begin_fence(name, id, k);
     const std::uint32_t instance = Tools::identifier_from_devid(id).instance_id;
     constexpr auto whole_device = Tools::SpecialSynchronizationCases::GlobalDeviceSynchronization;
-    if (instance == Tools::int_for_synchronization_reason(whole_device)) cudaDeviceSynchronize();
+    const bool is_of_tools = std::string_view(name).ends_with("Kokkos Profile Tool Fence");
+    if (instance == Tools::int_for_synchronization_reason(whole_device) && !is_of_tools) {
+      cudaDeviceSynchronize();
+    }
   });
 #endif
   tessera::add_device_access_listener(products);
