@@ -20,7 +20,9 @@ done
 # The imported file gives the same numbers as the directory.
 run 2 probe "$directory/model.h5" "${options[@]}" --output "$directory/of_file.h5"
 expect_code 0
-h5diff "$out" "$directory/of_file.h5" >/dev/null 2>&1 || complain "the imported model gives another report"
+contents() { h5dump -m %.17g "$1" | tail -n +2; } # all but the name; HDF5 2 writes equal contents into unequal bytes
+[[ $(contents "$out" | wc -l) -gt 1000 ]] || complain "h5dump shows no contents"
+cmp -s <(contents "$out") <(contents "$directory/of_file.h5") || complain "the imported model gives another report"
 # All labels ignored: loss 0, no step, a warning.
 perl -e 'print "\x93NUMPY\1\0", pack("v", 118), sprintf("%-117s\n",
   "{\x27descr\x27: \x27<i8\x27, \x27fortran_order\x27: False, \x27shape\x27: (4, 24), }"), pack("q<", -100) x 96' \

@@ -49,7 +49,7 @@ if [[ $1 == *nvcc ]]; then
   words=()
   for word in "$@"; do
     [[ $word == --generate-code=* ]] && continue
-    [[ $word == batches/*.cpp ]] && continue
+    [[ $word == "$source" ]] && continue  # named last
     [[ $word == -c && ${TESSERA_GATE_PASS-} == device ]] && word=-cubin
     words+=("$word")
   done
@@ -57,10 +57,10 @@ if [[ $1 == *nvcc ]]; then
   if [[ $source == batches/* ]]; then
     compile "${words[@]}" "$source" -arch=sm_90 2>/dev/null || compile_each
   elif [[ ${TESSERA_GATE_PASS-} == device ]]; then
-    for each in "${architectures[@]}"; do compile "${words[@]}" "-arch=sm_$each"; done
+    for each in "${architectures[@]}"; do compile "${words[@]}" "$source" "-arch=sm_$each"; done
   else
     for each in "${architectures[@]}"; do words+=("-gencode=arch=compute_$each,code=sm_$each"); done
-    compile "${words[@]}"
+    compile "${words[@]}" "$source"
   fi
   exit
 fi
