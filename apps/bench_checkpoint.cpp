@@ -13,6 +13,7 @@
 
 #include "base/block_distribution.hpp"
 #include "base/error.hpp"
+#include "base/seconds_since.hpp"
 #include "bench.hpp"
 #include "comm/agree.hpp"
 #include "tessera/checkpoint/disk.hpp"
@@ -116,9 +117,8 @@ void CheckpointBench::time(const char* name, Body&& body) {
   world_.barrier("start of a repeat");
   const auto start = std::chrono::steady_clock::now();
   body();
-  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-  seconds_[name].push_back(
-      world_.all_reduce_value("slowest rank", elapsed.count(), comm::ReduceOp::max));
+  const double seconds = seconds_since(start);
+  seconds_[name].push_back(world_.all_reduce_value("slowest rank", seconds, comm::ReduceOp::max));
 }
 
 double CheckpointBench::median(const char* name) const { return study::median(seconds_.at(name)); }

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <memory>
 
+#include "base/seconds_since.hpp"
 #include "command.hpp"
 #include "tessera/checkpoint/hugging_face_writer.hpp"
 #include "whole_model.hpp"
@@ -73,8 +74,8 @@ int run(ExportOptions options) {
       },
       !options.no_verify, "exporting");
   writer.commit();
-  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-  print_copied(world, options.directory, report.load, writer.written_bytes(), elapsed.count());
+  const double seconds = seconds_since(start);
+  print_copied(world, options.directory, report.load, writer.written_bytes(), seconds);
   return 0;
 }
 

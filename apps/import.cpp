@@ -4,6 +4,7 @@
 #include <chrono>
 #include <memory>
 
+#include "base/seconds_since.hpp"
 #include "comm/agree.hpp"
 #include "command.hpp"
 #include "tessera/checkpoint/hdf5_store.hpp"
@@ -58,8 +59,8 @@ int run(const ImportOptions& options) {
       },
       !options.no_verify, "importing");
   writer.commit(options.no_verify ? nullptr : &report.fingerprints);
-  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-  print_copied(world, options.output, report.load, writer.written_bytes(), elapsed.count());
+  const double seconds = seconds_since(start);
+  print_copied(world, options.output, report.load, writer.written_bytes(), seconds);
   return 0;
 }
 

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/progress.hpp"
+#include "base/seconds_since.hpp"
 #include "command.hpp"
 #include "tessera/trainer/checkpoint_directory.hpp"
 #include "whole_model.hpp"
@@ -17,8 +18,6 @@ namespace tessera::apps {
 namespace {
 
 using checkpoint::VerifyReport;
-using Clock = std::chrono::steady_clock;
-
 constexpr std::size_t max_lines = 60;
 
 struct VerifyOptions {
@@ -103,14 +102,13 @@ void print_json(const VerifyOptions& options, const VerifyReport& report, double
 }
 
 int run(const VerifyOptions& options) {
-  const auto start = Clock::now();
+  const auto start = std::chrono::steady_clock::now();
   const comm::ProcessGrid grid = make_grid(options.grid);
   const VerifyReport report =
       options.other.empty() ? verify_one(grid, options) : compare_two(grid, options);
-  const std::chrono::duration<double> elapsed = Clock::now() - start;
+  const double seconds = seconds_since(start);
   if (grid.world().rank() == 0) {
-    options.as_json ? print_json(options, report, elapsed.count())
-                    : print_text(options, report, elapsed.count());
+    options.as_json ? print_json(options, report, seconds) : print_text(options, report, seconds);
     std::fflush(stdout);
   }
   return report.differences.empty() ? 0 : exit_code(ErrorKind::format);
