@@ -69,7 +69,9 @@ TEST_CASE("A gather for which a rank does not come passes its deadline in the wa
     CHECK(contains(dumps.text(), fmt::format("all_gather 'late' on world, rank {} of {}: not "
                                              "complete after 0.7 s",
                                              world.rank(), world.size())));
-    CHECK(contains(dumps.text(), fmt::format("waits for rank {}", last)));
+    // On a machine that stands still for a second others have not even begun.
+    CHECK(contains(dumps.text(), "waits for rank"));
+    CHECK(contains(dumps.text(), fmt::format("{} of the job)", last)));
     try {
       gather();
       FAIL_CHECK("the broken communicator was used again");

@@ -241,5 +241,10 @@ ncclResult_t ncclMemFree(void* memory) {
 
 const char* ncclGetLastError(ncclComm_t comm) {
   const Lock lock = locked();
-  return comm == nullptr ? "" : comm->text.c_str();
+  if (comm == nullptr) return "";
+  if (comm->error == ncclSuccess) {
+    const auto first = comm->groups.empty() ? nullptr : comm->groups.front().lock();
+    comm->text = first ? first->waits_for() : "";
+  }
+  return comm->text.c_str();
 }

@@ -45,6 +45,7 @@ class SignatureExchange {
   /// `peers`: ranks of `comm`, which hear it on channel `out`; theirs comes on `in`.
   void start(const ncclComm& comm, const std::vector<int>& peers, Channel out, Channel in,
              const Signature& mine);
+  bool started() const { return !receives_.empty(); }
   bool test();
   const std::vector<int>& peers() const { return peers_; }
   const Signature& of(std::size_t peer_idx) const { return theirs_[peer_idx]; }
@@ -79,7 +80,7 @@ struct ncclComm {
   bool blocking = true;
   std::int64_t nonce = 0;  ///< of the identity that it is made from
   ncclResult_t error = ncclSuccess;
-  std::string text;           ///< of the error, or of what it waits for
+  std::string text;           ///< of the error, or of what it was last seen to wait for
   int polls_in_progress = 0;  ///< ncclCommGetAsyncError answers so often that a call goes on
   std::optional<nccl_double::Split> split;
   std::deque<std::weak_ptr<nccl_double::Group>> groups;  ///< given to a stream and not done

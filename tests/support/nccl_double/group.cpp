@@ -101,10 +101,7 @@ bool Group::advance() {
   }
   for (; num_with_data_ < transfers_.size(); ++num_with_data_) {
     Transfer& next = transfers_[num_with_data_];
-    if (!next.signatures_are_here()) {
-      comm_.text = waits_for();
-      return false;
-    }
+    if (!next.signatures_are_here()) return false;
     if (const std::string trouble = next.compare(); !trouble.empty()) {
       fail(trouble);
       return give_up();
@@ -115,7 +112,6 @@ bool Group::advance() {
                    [](Transfer& each) { return each.test_data(); })) {
     return false;
   }
-  comm_.text.clear();
   comm_.groups.pop_front();
   return true;
 }

@@ -42,11 +42,13 @@ class Transfer {
   bool signatures_are_here() { return exchange_.test(); }
   /// Empty, or what does not fit.
   std::string compare() const;
-  std::vector<int> missing() const { return exchange_.missing(); }
+  /// Ranks that have not said that they make this call: before its start all that take part.
+  std::vector<int> missing() const { return exchange_.started() ? exchange_.missing() : peers(); }
   void start_data();
   bool test_data();
 
  private:
+  std::vector<int> peers() const;
   void receive(void* to, std::size_t bytes, int rank);
   void post(const void* from, std::size_t bytes, int rank);
   std::byte* buffer_of(int rank);

@@ -57,16 +57,17 @@ const std::byte* at(const void* data, std::size_t bytes) {
 
 }  // namespace
 
+std::vector<int> Transfer::peers() const {
+  return is_peer_call(call_.kind) ? std::vector<int>{call_.root} : call_.comm->others();
+}
+
 void Transfer::start_signatures() {
-  const CallKind kind = call_.kind;
-  if (is_peer_call(kind)) {
-    const Channel out = kind == CallKind::send ? Channel::sender : Channel::receiver;
-    const Channel in = kind == CallKind::send ? Channel::receiver : Channel::sender;
-    exchange_.start(*call_.comm, {call_.root}, out, in, call_.signature());
-  } else {
-    exchange_.start(*call_.comm, call_.comm->others(), Channel::collective, Channel::collective,
-                    call_.signature());
+  Channel out = Channel::collective, in = Channel::collective;
+  if (is_peer_call(call_.kind)) {
+    out = call_.kind == CallKind::send ? Channel::sender : Channel::receiver;
+    in = call_.kind == CallKind::send ? Channel::receiver : Channel::sender;
   }
+  exchange_.start(*call_.comm, peers(), out, in, call_.signature());
 }
 
 std::string Transfer::compare() const {
