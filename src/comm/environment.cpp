@@ -41,6 +41,11 @@ std::string thread_level_name(int level) {
 void set_open_mpi_defaults() {
   if (romio_component()[0] != '\0') setenv("OMPI_MCA_io", romio_component(), kKeepUserChoice);
   setenv("OMPI_MCA_mpi_yield_when_idle", "1", kKeepUserChoice);
+  // Over TCP a large message is by default one write, and a peer's request for the other direction
+  // waits behind it: two ranks that exchange data would send one after the other. In fragments both
+  // send at once.
+  setenv("OMPI_MCA_btl_tcp_flags", "send,inplace", kKeepUserChoice);
+  setenv("OMPI_MCA_btl_tcp_max_send_size", "524288", kKeepUserChoice);
   // hwloc's GL plug-in resolves "localhost"; where nothing answers, every start waits for seconds.
   setenv("HWLOC_COMPONENTS", "-gl", kKeepUserChoice);
 }

@@ -34,8 +34,9 @@ TEST_CASE("a running MPI below the required thread level is refused") {
                   Error);
 }
 
-TEST_CASE("idle ranks yield unless the user chose otherwise") {
+TEST_CASE("idle ranks yield and TCP sends both ways at once unless the user chose otherwise") {
   CHECK(std::getenv("OMPI_MCA_mpi_yield_when_idle") != nullptr);
+  CHECK(std::getenv("OMPI_MCA_btl_tcp_flags") != nullptr);
 }
 
 TEST_CASE("files are written by ROMIO where this Open MPI has it") {
