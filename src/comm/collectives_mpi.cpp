@@ -21,44 +21,43 @@ class MpiCollectives final : public Collectives {
   }
 
   Started start_barrier() override {
-    return sequence({[comm = comm_](MPI_Request* request) {
-      check_mpi(MPI_Ibarrier(comm, request), "MPI_Ibarrier");
-    }});
+    auto calls = std::make_unique<Calls>();
+    check_mpi(MPI_Ibarrier(comm_, calls->next()), "MPI_Ibarrier");
+    return calls;
   }
 
   Started start_broadcast(void* data, std::int64_t count, Dtype dtype, int root) override {
-    std::vector<Sequence::Step> steps;
-    if (size_ > 1) add_broadcasts(steps, data, count, dtype, root);
-    return sequence(std::move(steps));
+    auto calls = std::make_unique<Calls>();
+    if (size_ > 1) broadcast(*calls, data, count, dtype, root);
+    return calls;
   }
 
   Started start_all_reduce(void* data, std::int64_t count, Dtype dtype, ReduceOp op) override {
-    std::vector<Sequence::Step> steps;
-    if (size_ == 1) return sequence({});
+    auto calls = std::make_unique<Calls>();
+    if (size_ == 1) return calls;
     for_pieces(count, [&](std::int64_t begin, int n) {
-      steps.push_back([comm = comm_, at = offset(data, begin, dtype), n, type = mpi_type(dtype),
-                       mpi_op = mpi_op(op, dtype)](MPI_Request* request) {
-        check_mpi(MPI_Iallreduce(MPI_IN_PLACE, at, n, type, mpi_op, comm, request),
-                  "MPI_Iallreduce");
-      });
+      check_mpi(MPI_Iallreduce(MPI_IN_PLACE, offset(data, begin, dtype), n, mpi_type(dtype),
+                               mpi_op(op, dtype), comm_, calls->next()),
+                "MPI_Iallreduce");
     });
-    return sequence(std::move(steps));
+    return calls;
   }
 
   Started start_all_gather(const void* mine, std::int64_t count, void* all, std::int64_t stride,
                            Dtype dtype) override {
+    auto calls = std::make_unique<Calls>();
     void* own = offset(all, rank_ * stride, dtype);
     if (size_ == 1 || count * size_ > max_count_) {
       if (mine != own) copy(mine, own, count, dtype);
-      return broadcast_blocks(all, count, stride, dtype);
+      broadcast_blocks(*calls, all, count, stride, dtype);
+      return calls;
     }
-    const void* from = mine == own ? MPI_IN_PLACE : mine;
-    return sequence({[=, comm = comm_, n = static_cast<int>(count),
-                      type = mpi_type(dtype)](MPI_Request* request) {
-      MPI_Datatype block = block_type(count, stride, type);
-      check_mpi(MPI_Iallgather(from, n, type, all, 1, block, comm, request), "MPI_Iallgather");
-      check_mpi(MPI_Type_free(&block), "MPI_Type_free");  // once the operation is complete
-    }});
+    MPI_Datatype block = block_type(count, stride, mpi_type(dtype));
+    check_mpi(MPI_Iallgather(mine == own ? MPI_IN_PLACE : mine, static_cast<int>(count),
+                             mpi_type(dtype), all, 1, block, comm_, calls->next()),
+              "MPI_Iallgather");
+    check_mpi(MPI_Type_free(&block), "MPI_Type_free");  // once the operation is complete
+    return calls;
   }
 
   Started start_reduce_scatter(const void* all, void* mine, std::int64_t count,
@@ -81,9 +80,6 @@ class MpiCollectives final : public Collectives {
   }
 
  private:
-  static Started sequence(std::vector<Sequence::Step> steps) {
-    return std::make_unique<Sequence>(std::move(steps));
-  }
   void copy(const void* from, void* to, std::int64_t count, Dtype dtype) const {
     const std::size_t bytes = static_cast<std::size_t>(count) * size_of(dtype);
     if (bytes == 0) return;
@@ -146,21 +142,18 @@ class MpiCollectives final : public Collectives {
   }
 
   // MPI_Iallgather counts the elements of all blocks together in int: this does not.
-  Started broadcast_blocks(void* all, std::int64_t count, std::int64_t stride, Dtype dtype) const {
-    std::vector<Sequence::Step> steps;
+  void broadcast_blocks(Calls& calls, void* all, std::int64_t count, std::int64_t stride,
+                        Dtype dtype) const {
     for (int r = 0; r < size_ && size_ > 1; ++r) {
-      add_broadcasts(steps, offset(all, r * stride, dtype), count, dtype, r);
+      broadcast(calls, offset(all, r * stride, dtype), count, dtype, r);
     }
-    return sequence(std::move(steps));
   }
 
-  void add_broadcasts(std::vector<Sequence::Step>& steps, void* data, std::int64_t count,
-                      Dtype dtype, int root) const {
+  void broadcast(Calls& calls, void* data, std::int64_t count, Dtype dtype, int root) const {
     for_pieces(count, [&](std::int64_t begin, int n) {
-      steps.push_back([comm = comm_, at = offset(data, begin, dtype), n, type = mpi_type(dtype),
-                       root](MPI_Request* request) {
-        check_mpi(MPI_Ibcast(at, n, type, root, comm, request), "MPI_Ibcast");
-      });
+      check_mpi(
+          MPI_Ibcast(offset(data, begin, dtype), n, mpi_type(dtype), root, comm_, calls.next()),
+          "MPI_Ibcast");
     });
   }
 

@@ -9,6 +9,7 @@
 
 #include "base/contract.hpp"
 #include "base/device_access.hpp"
+#include "base/polling.hpp"
 #include "base/seconds_since.hpp"
 #include "comm/checked.hpp"
 #include "comm/communicator_call.hpp"
@@ -77,9 +78,21 @@ struct Communicator::Flight {
   }
 
   bool test() {
+    if (failure) std::rethrow_exception(failure);
     guarded([&] { complete = complete || operation->test(); });
     if (complete && seconds == 0.0) seconds = seconds_since(begin);
     return complete;
+  }
+
+  /// In the midst of a computation, which is no place for an error: the next test or wait has it.
+  bool poll() noexcept {
+    try {
+      return !is_waited_for && !test();
+    } catch (const Error& error) {
+      failure = std::make_exception_ptr(
+          Error(error.kind(), fmt::format("{}: {}", describe(site), error.what())));
+    }
+    return false;
   }
 
   void wait() {
@@ -88,6 +101,8 @@ struct Communicator::Flight {
       return;
     }
     const auto wait_begin = std::chrono::steady_clock::now();
+    if (failure) std::rethrow_exception(failure);
+    is_waited_for = true;
     if (!complete) guarded([&] { wait_for(site, *operation); });
     traffic->in_flight_s += seconds > 0.0 ? seconds : seconds_since(begin);
     traffic->waited_s += complete ? 0.0 : seconds_since(wait_begin);
@@ -103,6 +118,8 @@ struct Communicator::Flight {
   std::optional<ComputeStream> stream;
   std::vector<DeviceAccess> uses;  // by MPI, which works on the buffers at any time until the end
   bool complete = false;
+  bool is_waited_for = false;
+  std::exception_ptr failure;  // of a poll
 };
 
 Communicator::Communicator(MPI_Comm parent, std::string name, CommunicatorOptions options) {
@@ -202,6 +219,12 @@ Request Communicator::start(const Call& call) const {
   const auto flight = std::make_shared<Flight>(site, std::move(operation), backend, traffic_);
   if (call.stream != nullptr) flight->stream = *call.stream;
   flight->uses = std::move(uses);
+  if (backend == collectives_) {
+    poll_until_false([weak = std::weak_ptr(flight)] {
+      const auto polled = weak.lock();
+      return polled && polled->poll();
+    });
+  }
   return Request([flight] { flight->wait(); }, [flight] { return flight->test(); });
 }
 

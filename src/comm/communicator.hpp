@@ -70,10 +70,11 @@ class DeviceCollectives;  // the backend for device memory: device_collectives.h
 class CallChecker;        // checked mode: checked.hpp
 enum class OperationKind : std::int32_t;
 
-/// An operation in flight. wait() completes it, with the communicator's deadline. Where several are
-/// in flight, all ranks wait for them in the same order: an operation makes progress only while it
-/// is waited for or tested. Destroying an unfinished request is a contract violation (MPI still
-/// owns the buffers), except while an exception unwinds: then it is given two seconds to complete.
+/// An operation in flight. wait() completes it, with the communicator's deadline. It makes progress
+/// while it is waited for or tested, and where the thread that started it waits for another or
+/// multiplies matrices (base/polling.hpp); that thread alone uses it. Destroying an unfinished
+/// request is a contract violation (MPI still owns the buffers), except while an exception unwinds:
+/// then it is given two seconds to complete.
 ///
 /// On device memory wait() makes the stream wait and not the host, where the backend can: kernels
 /// that follow find the operation complete, the host does not. Its deadline then runs in the

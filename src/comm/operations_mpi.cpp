@@ -106,21 +106,12 @@ MPI_Op mpi_op(ReduceOp op, Dtype dtype) {
   return MPI_OP_NULL;
 }
 
-Sequence::Sequence(std::vector<Step> steps) : steps_(std::move(steps)) { start_next(); }
-
-void Sequence::start_next() {
-  request_ = MPI_REQUEST_NULL;
-  if (next_ < steps_.size()) steps_[next_++](&request_);
-}
-
-bool Sequence::test() {
-  while (request_ != MPI_REQUEST_NULL) {
-    int done = 0;
-    check_mpi(MPI_Test(&request_, &done, MPI_STATUS_IGNORE), "MPI_Test");
-    if (done == 0) return false;
-    start_next();
-  }
-  return true;
+bool Calls::test() {
+  int done = 0;
+  check_mpi(
+      MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done, MPI_STATUSES_IGNORE),
+      "MPI_Testall");
+  return done != 0;
 }
 
 void Exchange::receive(void* data, int count, Dtype dtype, int source) {

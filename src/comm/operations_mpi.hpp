@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The operations that MPI's backend starts: calls one after the other, messages between all pairs
+// The operations that MPI's backend starts: MPI's own calls, messages between all pairs
 // of ranks, and a sum over ranks made of such messages.
 #pragma once
 
@@ -25,20 +25,15 @@ struct MpiGroup {
   int tag = 0;
 };
 
-/// Calls that follow one another; each starts when the one before is complete.
-class Sequence final : public Operation {
+/// MPI's own non-blocking calls. All are made at the start: MPI wants the collectives of a
+/// communicator in one order on all ranks, and when a call completes differs between them.
+class Calls final : public Operation {
  public:
-  using Step = std::function<void(MPI_Request*)>;
-
-  explicit Sequence(std::vector<Step> steps);
+  MPI_Request* next() { return &requests_.emplace_back(MPI_REQUEST_NULL); }
   bool test() override;
 
  private:
-  void start_next();
-
-  std::vector<Step> steps_;
-  std::size_t next_ = 0;
-  MPI_Request request_ = MPI_REQUEST_NULL;
+  std::vector<MPI_Request> requests_;
 };
 
 /// Messages to and from other ranks, all in flight at once. Receives must be posted before sends.

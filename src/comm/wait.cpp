@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "base/log.hpp"
+#include "base/polling.hpp"
 #include "comm/device_collectives.hpp"
 #include "comm/roll_call.hpp"
 #include "comm/watchdog.hpp"
@@ -68,6 +69,7 @@ bool poll_until(const std::function<bool()>& done, milliseconds deadline) {
     } else if (idle > kSpin) {
       sched_yield();
     }
+    poll_now_and_then();
     const auto cpu_before = thread_cpu_time();
     if (done()) return true;
     if (now - start > deadline) return false;

@@ -10,6 +10,7 @@
 #include "base/device_access.hpp"
 #include "base/device_memory.hpp"
 #include "base/error.hpp"
+#include "base/polling.hpp"
 #include "kernel/gemm_contract.hpp"
 #include "kernel/gemm_onednn.hpp"
 #include "kernel/gemm_packed.hpp"
@@ -102,6 +103,7 @@ void gemm_batched(const Execution& execution, std::int64_t batch, Operand<const 
   expect_conformable(a, b, c);
   if (batch == 0 || c.rows == 0 || c.cols == 0) return;
   execution.fence();  // the operands may still be being written
+  poll_now_and_then();
   const DeviceAccess access("gemm", c.data, 0);
   const DeviceWork work("gemm", {a.data, b.data, c.data});
   if (a.op_cols() == 0) {

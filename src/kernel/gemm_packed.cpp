@@ -10,6 +10,7 @@
 #include <new>
 #include <vector>
 
+#include "base/polling.hpp"
 namespace tessera::kernel::packed {
 namespace {
 
@@ -92,6 +93,7 @@ void multiply_block(const Backend& backend, const Lines& a, bool packs, std::int
                     std::int64_t num_tiles, const Buffers& buffers, const Result& c, Ahead ahead) {
   const std::int64_t row_bytes = num_tiles * tile_bytes / tile_rows;
   for (std::int64_t begin = 0; begin < a.count; begin += packing_rows) {
+    poll_now_and_then();
     const std::int64_t end = std::min(begin + packing_rows, a.count);
     if (packs) {
       backend.pack_rows(a.part(begin, end - begin), buffers.a.get() + begin * row_bytes);

@@ -3,7 +3,9 @@
 #include "comm/communicator.hpp"
 
 #include <catch2/catch.hpp>
+#include <chrono>
 
+#include "base/polling.hpp"
 #include "support/collective_check.hpp"
 
 using namespace tessera;
@@ -238,4 +240,44 @@ TEST_CASE("a moved communicator works and its old name is empty") {
   CHECK(comm.mpi() == MPI_COMM_NULL);
   comm = std::move(moved);
   CHECK(comm.all_gather_value<std::int32_t>("ranks", comm.rank()).back() == comm.size() - 1);
+}
+
+TEST_CASE("An operation in flight goes on while the rank computes and polls") {
+  const Communicator comm = world();
+  const std::size_t count = (std::size_t{24} << 20) / sizeof(float);  // several pieces
+  const std::vector<float> all(count * static_cast<std::size_t>(comm.size()), 1.0f);
+  std::vector<float> mine(count, -1.0f);
+  Request request = comm.start_reduce_scatter("sums", std::span(all), std::span(mine));
+  const volatile float& last = mine.back();
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (last < 0.0f && std::chrono::steady_clock::now() < end) poll_now_and_then();
+  CHECK(last == static_cast<float>(comm.size()));
+  comm.barrier("all have theirs");
+  request.wait();
+}
+
+TEST_CASE("An error that a poll meets is that of the wait") {
+  const Communicator comm = world();
+  if (comm.size() < 2) return;
+  // Rank 0 sends one element more than its neighbour expects.
+  std::vector<std::int64_t> counts(static_cast<std::size_t>(comm.size()), 1), more = counts;
+  if (comm.rank() == 0) more[1] = 2;
+  const std::vector<float> send(counts.size() + 1, 1.0f);
+  std::vector<float> receive(counts.size());
+  const auto sent = std::span(send).first(counts.size() + (comm.rank() == 0 ? 1 : 0));
+  Request request =
+      comm.start_all_to_all_v("rows", sent, std::span<const std::int64_t>(more), std::span(receive),
+                              std::span<const std::int64_t>(counts));
+  const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(500);
+  while (std::chrono::steady_clock::now() < end) poll_now_and_then();
+  std::string message;
+  try {
+    request.wait();
+  } catch (const Error& error) {
+    message = error.what();
+  }
+  const std::string expected = fmt::format(
+      "all_to_all_v 'rows' on world, rank 1 of {}: rank 0 sent 2 elements where 1 were expected",
+      comm.size());
+  CHECK(message.substr(0, expected.size()) == (comm.rank() == 1 ? expected : ""));
 }

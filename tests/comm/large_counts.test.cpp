@@ -70,6 +70,21 @@ TEST_CASE("all_gather goes in pieces, in place or not, and leaves what is betwee
   CHECK(all == expected);
 }
 
+TEST_CASE("Pieces of two operations do not mix on ranks that differ in when they test") {
+  const World w;
+  constexpr std::int64_t count = 16;
+  auto first = values(w.rank, count), second = values(w.rank + 100, count);
+  const auto one = w.collectives->start_broadcast(first.data(), count, Dtype::f64, 0);
+  if (w.rank % 2 == 1) {
+    for (int i = 0; i < 1000; ++i) one->test();
+  }
+  complete(w.collectives->start_broadcast(second.data(), count, Dtype::f64, 0));
+  while (!one->test()) {
+  }
+  CHECK(first == values(0, count));
+  CHECK(second == values(100, count));
+}
+
 TEST_CASE("reduce_scatter goes in pieces") {
   const World w;
   const std::int64_t count = GENERATE(2, 3, 7, 16);

@@ -5,11 +5,13 @@
 
 #include <array>
 #include <catch2/catch.hpp>
+#include <chrono>
 #include <cmath>
 #include <latch>
 #include <thread>
 #include <vector>
 
+#include "base/polling.hpp"
 #include "gemm_data.hpp"
 
 using namespace tessera;
@@ -103,6 +105,18 @@ TEST_CASE("A product of f32 matrices keeps all bits of f32") {
        Operand<const float>{b.data(), 64, 64, 64}, Operand<float>{c.data(), 64, 64, 64});
   CHECK(c == a);
 }
+
+#ifndef TESSERA_CUBLAS_DOUBLE  // on a device the host does not wait for it
+TEMPLATE_TEST_CASE("A product polls what is in flight", "", float, bf16) {
+  const auto a = random_matrix<TestType>(512, 256, 1), b = random_matrix<TestType>(256, 64, 2);
+  const Matrix<float> c("c", 512, 64);
+  int num_polls = 0;
+  poll_until_false([&num_polls] { return ++num_polls < 1; });
+  std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  gemm(Execution(), input(operand(a)), input(operand(b)), operand(c));
+  CHECK(num_polls == 1);
+}
+#endif
 
 TEST_CASE("A product may be one of interleaved column blocks") {
   // Heads side by side in one matrix: the batch stride is smaller than a matrix.

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "base/polling.hpp"
+
+#include <chrono>
+#include <utility>
+#include <vector>
+
+namespace tessera {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// TCP's buffers keep a link busy for some ms, and a poll costs a few us.
+constexpr std::chrono::microseconds between_polls{200};
+
+struct Polled {
+  std::vector<std::function<bool()>> all;
+  Clock::time_point next;
+};
+
+thread_local Polled polled;
+
+}  // namespace
+
+void poll_until_false(std::function<bool()> poll) { polled.all.push_back(std::move(poll)); }
+
+void poll_now_and_then() {
+  if (polled.all.empty() || Clock::now() < polled.next) return;
+  std::erase_if(polled.all, [](const auto& poll) { return !poll(); });
+  polled.next = Clock::now() + between_polls;
+}
+
+}  // namespace tessera
