@@ -18,41 +18,40 @@ namespace {
 
 constexpr std::int64_t mib = 1 << 20, gib = 1 << 30;
 
-/// What `body` writes to stderr, which is `descriptor` meanwhile; it is read from `reader`.
+/// What `body` writes to stderr, which is `descriptor` meanwhile; it is read from `reader` once the
+/// descriptor is closed: a terminal passes on only then all that it was given. Closes both.
 std::string written(int descriptor, int reader, const std::function<void()>& body) {
   std::fflush(stderr);
   const int before = ::dup(STDERR_FILENO);
   ::dup2(descriptor, STDERR_FILENO);
+  ::close(descriptor);
   body();
   std::fflush(stderr);
   ::dup2(before, STDERR_FILENO);
   ::close(before);
-  std::string text(64 << 10, '\0');
-  const ssize_t count = ::read(reader, text.data(), text.size());
-  text.resize(count > 0 ? std::size_t(count) : 0);
+  std::string text;
+  char part[4096];
+  for (ssize_t count; (count = ::read(reader, part, sizeof part)) > 0;) {
+    text.append(part, static_cast<std::size_t>(count));
+  }
+  ::close(reader);
   return text;
 }
 
 std::string written_to_pipe(const std::function<void()>& body) {
   int ends[2];
-  REQUIRE(::pipe2(ends, O_NONBLOCK) == 0);
-  const std::string text = written(ends[1], ends[0], body);
-  ::close(ends[0]);
-  ::close(ends[1]);
-  return text;
+  REQUIRE(::pipe(ends) == 0);
+  return written(ends[1], ends[0], body);
 }
 
 std::string written_to_terminal(const std::function<void()>& body) {
-  const int terminal = ::posix_openpt(O_RDWR | O_NOCTTY | O_NONBLOCK);
+  const int terminal = ::posix_openpt(O_RDWR | O_NOCTTY);
   REQUIRE(terminal >= 0);
   REQUIRE(::grantpt(terminal) == 0);
   REQUIRE(::unlockpt(terminal) == 0);
   const int user = ::open(::ptsname(terminal), O_RDWR | O_NOCTTY);
   REQUIRE(user >= 0);
-  const std::string text = written(user, terminal, body);
-  ::close(user);
-  ::close(terminal);
-  return text;
+  return written(user, terminal, body);
 }
 
 std::size_t count(const std::string& text, const std::string& part) {
