@@ -22,7 +22,11 @@ thread_local Polled polled;
 
 }  // namespace
 
-void poll_until_false(std::function<bool()> poll) { polled.all.push_back(std::move(poll)); }
+// Drops what is done also where nobody computes.
+void poll_until_false(std::function<bool()> poll) {
+  poll_now_and_then();
+  polled.all.push_back(std::move(poll));
+}
 
 void poll_now_and_then() {
   if (polled.all.empty() || Clock::now() < polled.next) return;

@@ -3,6 +3,7 @@
 
 #include <catch2/catch.hpp>
 #include <chrono>
+#include <memory>
 #include <thread>
 
 using namespace tessera;
@@ -26,4 +27,13 @@ TEST_CASE("A poll is called now and then until it returns false, by the thread t
   std::this_thread::sleep_for(1ms);
   poll_now_and_then();
   CHECK(num_polls == 3);
+}
+
+TEST_CASE("What is done is dropped where polls are given and nobody asks") {
+  const auto token = std::make_shared<int>();
+  poll_until_false([token] { return false; });
+  CHECK(token.use_count() == 2);
+  std::this_thread::sleep_for(1ms);
+  poll_until_false([] { return false; });
+  CHECK(token.use_count() == 1);
 }
