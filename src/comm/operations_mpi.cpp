@@ -78,6 +78,22 @@ void add_parts(const std::vector<const std::byte*>& parts, int count, Dtype dtyp
   TESSERA_EXPECT(is_computable(dtype));
 }
 
+/// Whether all are complete. An error is that of the request that met it.
+bool test_all(std::vector<MPI_Request>& requests, std::vector<MPI_Status>& statuses) {
+  int done = 0;
+  statuses.resize(requests.size());
+  const int code =
+      MPI_Testall(static_cast<int>(requests.size()), requests.data(), &done, statuses.data());
+  if (code != MPI_ERR_IN_STATUS) {
+    check_mpi(code, "MPI_Testall");
+    return done != 0;
+  }
+  for (const MPI_Status& status : statuses) {
+    if (status.MPI_ERROR != MPI_ERR_PENDING) check_mpi(status.MPI_ERROR, "MPI_Testall");
+  }
+  return false;
+}
+
 }  // namespace
 
 MPI_Datatype mpi_type(Dtype dtype) {
@@ -106,13 +122,7 @@ MPI_Op mpi_op(ReduceOp op, Dtype dtype) {
   return MPI_OP_NULL;
 }
 
-bool Calls::test() {
-  int done = 0;
-  check_mpi(
-      MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done, MPI_STATUSES_IGNORE),
-      "MPI_Testall");
-  return done != 0;
-}
+bool Calls::test() { return test_all(requests_, statuses_); }
 
 void Exchange::receive(void* data, int count, Dtype dtype, int source) {
   TESSERA_EXPECT(requests_.size() == receives_.size());
@@ -130,22 +140,11 @@ void Exchange::send(const void* data, int count, Dtype dtype, int target) {
 
 bool Exchange::test() {
   if (requests_.empty()) return true;
-  int done = 0;
-  statuses_.resize(requests_.size());
-  check_statuses(
-      MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done, statuses_.data()));
-  if (done == 0) return false;
+  if (!test_all(requests_, statuses_)) return false;
   check_lengths();
   requests_.clear();
   receives_.clear();
   return true;
-}
-
-void Exchange::check_statuses(int code) const {
-  if (code != MPI_ERR_IN_STATUS) return check_mpi(code, "MPI_Testall");
-  for (const MPI_Status& status : statuses_) {
-    if (status.MPI_ERROR != MPI_ERR_PENDING) check_mpi(status.MPI_ERROR, "MPI_Testall");
-  }
 }
 
 void Exchange::check_lengths() const {

@@ -34,6 +34,7 @@ class Calls final : public Operation {
 
  private:
   std::vector<MPI_Request> requests_;
+  std::vector<MPI_Status> statuses_;
 };
 
 /// Messages to and from other ranks, all in flight at once. Receives must be posted before sends.
@@ -52,7 +53,6 @@ class Exchange final : public Operation {
     MPI_Datatype type;
   };
   MPI_Request& next_request() { return requests_.emplace_back(MPI_REQUEST_NULL); }
-  void check_statuses(int code) const;
   void check_lengths() const;
 
   MpiGroup group_;
