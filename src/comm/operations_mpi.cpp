@@ -78,7 +78,7 @@ void add_parts(const std::vector<const std::byte*>& parts, int count, Dtype dtyp
   TESSERA_EXPECT(is_computable(dtype));
 }
 
-/// Whether all are complete. One by one: MPICH ends the job where MPI_Testall meets an error.
+/// Whether all are complete. One by one, so that an error is that of the request that met it.
 bool test_all(std::vector<MPI_Request>& requests, std::vector<MPI_Status>& statuses) {
   statuses.resize(requests.size());
   for (std::size_t i = 0; i < requests.size(); ++i) {
