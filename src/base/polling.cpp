@@ -10,7 +10,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// TCP's buffers keep a link busy for some ms, and a poll costs a few us.
+// A link's buffers keep it busy for longer, and a poll may be a system call.
 constexpr std::chrono::microseconds between_polls{200};
 
 struct Polled {

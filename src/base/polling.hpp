@@ -11,8 +11,8 @@ namespace tessera {
 /// local.
 void poll_until_false(std::function<bool()> poll);
 
-/// Polls what this thread has given to poll_until_false(), if it last did so 200 us ago or more; a
-/// nanosecond where there is nothing. local.
+/// Polls what this thread has given to poll_until_false(), if it last did so 200 us ago or more.
+/// Costs next to nothing where there is nothing. local.
 void poll_now_and_then();
 
 }  // namespace tessera

@@ -77,22 +77,31 @@ struct Communicator::Flight {
     }
   }
 
-  bool test() {
-    if (failure) std::rethrow_exception(failure);
-    guarded([&] { complete = complete || operation->test(); });
+  void look() {
+    complete = complete || operation->test();
     if (complete && seconds == 0.0) seconds = seconds_since(begin);
+  }
+
+  bool test() {
+    guarded([&] {
+      if (failure) std::rethrow_exception(failure);
+      look();
+    });
     return complete;
   }
 
-  /// In the midst of a computation, which is no place for an error: the next test or wait has it.
+  /// In the midst of a computation, which is no place for an error: the next test or wait has it,
+  /// and until then the communicator passes for whole, so that this error is the one that is told.
   bool poll() noexcept {
+    if (is_waited_for) return false;
     try {
-      return !is_waited_for && !test();
+      look();
+      return !complete;
     } catch (const Error& error) {
       failure = std::make_exception_ptr(
           Error(error.kind(), fmt::format("{}: {}", describe(site), error.what())));
+      return false;
     }
-    return false;
   }
 
   void wait() {
@@ -101,9 +110,11 @@ struct Communicator::Flight {
       return;
     }
     const auto wait_begin = std::chrono::steady_clock::now();
-    if (failure) std::rethrow_exception(failure);
     is_waited_for = true;
-    if (!complete) guarded([&] { wait_for(site, *operation); });
+    guarded([&] {
+      if (failure) std::rethrow_exception(failure);
+      if (!complete) wait_for(site, *operation);
+    });
     traffic->in_flight_s += seconds > 0.0 ? seconds : seconds_since(begin);
     traffic->waited_s += complete ? 0.0 : seconds_since(wait_begin);
     uses.clear();

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/polling.hpp"
+
 namespace tessera::kernel::packed {
 namespace {
 
@@ -133,6 +134,7 @@ void product_of_rows_in_place(const Backend& backend, const Lines& a, const Line
   const Blocking blocking(backend, a.count, b.count, a.depth);
   const std::int64_t row_bytes = a.stride * std::int64_t{sizeof(bf16)};
   for (std::int64_t col = 0; col < b.count; col += blocking.cols) {
+    poll_now_and_then();
     const Lines cols = some_of(b, col, blocking.cols);
     backend.pack_columns(cols, buffers.b.get());
     Ahead ahead = ahead_of(some_of(a, strip_rows, a.count),
